@@ -1,0 +1,76 @@
+# nettrace: see 'make help'.
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+PYTHON ?= python3
+KERNEL ?= 6.12
+KERNELS ?=
+VENV = .venv
+LIBDIR = $(DESTDIR)$(PREFIX)/lib/nettrace
+
+# What the targets need of the host beside make and git; the kernels under test bring their own.
+HOST_PACKAGES = python3 python3-venv libbpf1 qemu-system-x86 mmdebstrap e2fsprogs debian-archive-keyring
+HOST_COMMANDS = qemu-system-x86_64 mmdebstrap mke2fs
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check test-unit test-vm vm images install uninstall clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | awk -F': *' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@echo "  variables: KERNEL=$(KERNEL) for vm and demo, CMD='...' for vm, KERNELS='6.1 6.12' for test-vm and images,"
+	@echo "  PYTEST='-k ping' for test-unit and test-vm, PREFIX=$(PREFIX) and DESTDIR for install"
+
+setup: ## install what demo and test need (as root: apt packages; the rest goes to .venv)
+	@missing=; for command in $(HOST_COMMANDS); do \
+		PATH=$$PATH:/usr/sbin:/sbin command -v $$command > /dev/null || missing=yes; done; \
+	test -e /usr/lib/$$(uname -m)-linux-gnu/libbpf.so.1 || missing=yes; \
+	if [ -n "$$missing" ]; then \
+		[ "$$(id -u)" = 0 ] || { echo "setup: run 'make setup' as root once: it installs $(HOST_PACKAGES)" >&2; exit 1; }; \
+		echo "setup: installing $(HOST_PACKAGES)"; \
+		apt-get -q update > /dev/null && \
+		DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends -y $(HOST_PACKAGES) > /dev/null; fi
+
+$(VENV)/ready: tests/requirements.txt | setup
+	@echo "setup: the tools of tests/requirements.txt go to $(VENV)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(VENV)/bin/pip install -q -r tests/requirements.txt
+	@touch $@
+
+demo: setup ## trace a ping through a NAT router, inside a VM
+	@$(PYTHON) -m tests.vm run $(KERNEL) 'bash tests/vm/demo.sh' --timeout 300
+
+test: setup check test-unit test-vm ## everything: lint, types, unit tests, end-to-end tests on all kernels
+
+check: $(VENV)/ready ## lint and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+test-unit: $(VENV)/ready ## unit tests: no root, no bcc, no kernel
+	$(VENV)/bin/python -m pytest $(PYTEST)
+
+test-vm: setup ## end-to-end tests inside the kernels (all, or KERNELS="6.1 6.12")
+	$(PYTHON) -m tests.vm test $(KERNELS) --pytest="$(PYTEST)"
+
+vm: setup ## a shell inside a kernel with the checkout at /src, or CMD='...' inside it
+	@$(PYTHON) -m tests.vm run $(KERNEL) $(if $(CMD),'$(subst ','\'',$(CMD))')
+
+images: setup ## build the VM images that the cache lacks
+	@$(PYTHON) -m tests.vm build $(KERNELS)
+
+install: ## install on this host, to PREFIX (needs the distribution's bcc, PyYAML, pyroute2, tabulate)
+	install -d $(LIBDIR)/nettrace $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man8
+	install -m 644 nettrace/*.py $(LIBDIR)/nettrace
+	install -m 644 tracer.yaml $(LIBDIR)
+	cp -R bpf rules $(LIBDIR)
+	sed 's|@LIBDIR@|$(PREFIX)/lib/nettrace|' bin/nettrace.in > $(DESTDIR)$(PREFIX)/bin/nettrace
+	chmod 755 $(DESTDIR)$(PREFIX)/bin/nettrace
+	install -m 644 docs/nettrace.8 $(DESTDIR)$(PREFIX)/share/man/man8
+
+uninstall: ## take it away again
+	rm -rf $(LIBDIR)
+	rm -f $(DESTDIR)$(PREFIX)/bin/nettrace $(DESTDIR)$(PREFIX)/share/man/man8/nettrace.8
+
+clean: ## remove what the targets made here (the VM images stay in the cache)
+	rm -rf build dist *.egg-info $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find nettrace tests -name __pycache__ -prune -exec rm -rf {} +
