@@ -1,0 +1,373 @@
+"""The facts of one kernel, from /proc and /sys, read when first asked for and then kept.
+
+Whether a kernel can do something is answered by looking for the thing, never by its version.
+"""
+
+import functools
+import os
+import re
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+from .btf import Btf, Prototype
+from .errors import KernelError
+
+_TEXT = b"tTwW"  # what nm calls functions, local and global, weak ones too
+_ADDRESS_END = 16
+_TYPE_AT = 17
+_NAME_AT = 19
+_HIDDEN_ADDRESS = b"0" * _ADDRESS_END
+# The suffixes of a function that the compiler changed but left whole; .part and .cold are pieces of one.
+_RENAMED = re.compile(rb"(?:\.(?:isra|constprop|llvm|lto_priv)\.[0-9]+)+")
+_NO_MODULES = frozenset((b"bpf", b"__builtin__ftrace", b"__builtin__kprobes"))
+# No function is this long: an address this far behind a symbol lies outside of all functions.
+_FUNCTION_BYTES_MAX = 1 << 20
+
+_FIELD = re.compile(r"\tfield:(?P<declaration>[^;]+);\toffset:(\d+);\tsize:(\d+);(?:\tsigned:([01]);)?")
+_SYMBOLIC = re.compile(r'__print_symbolic\(REC->(\w+), ((?:\{ [^{}"]+, "[^"]*" \}(?:, )?)+)\)')
+_SYMBOLIC_PAIR = re.compile(r'\{ ([^{}"]+), "([^"]*)" \}')
+
+# Subsystems that number reasons of their own since Linux commit 071c0fc6fb91 (6.4): where their enums are.
+_SUBSYSTEM_PREFIX = "SKB_DROP_REASON_SUBSYS_"
+_SUBSYSTEM_ENUMS = {
+    "MAC80211_UNUSABLE": ("mac80211", "mac80211_drop_reason"),
+    "MAC80211_MONITOR": ("mac80211", "mac80211_drop_reason"),
+    "OPENVSWITCH": ("openvswitch", "ovs_drop_reason"),
+    "QDISC": ("", "qdisc_drop_reason"),
+}
+
+
+class Symbol(NamedTuple):
+    """A function, and how far into it an address is."""
+
+    name: str
+    offset: int
+    size: Optional[int]  # up to the next function; None where that is not known
+    module: str  # empty: the kernel itself
+
+
+class Symbols:
+    """The functions in /proc/kallsyms."""
+
+    def __init__(self, data: bytes) -> None:
+        self._lines: dict[bytes, bytes] = {}
+        self._ambiguous: set[bytes] = set()
+        self._modules: dict[bytes, str] = {}
+        self._others: list[bytes] = []  # lines whose names cannot be asked for
+        # The kernel's own symbols come first, and are many: they are not split up further than needed.
+        tab = data.find(b"\t[")
+        modules_at = len(data) if tab < 0 else data.rfind(b"\n", 0, tab) + 1
+        lines, ambiguous = self._lines, self._ambiguous
+        for line in data[:modules_at].splitlines():
+            if line[_TYPE_AT] in _TEXT:
+                name = line[_NAME_AT:]
+                if name in lines:
+                    ambiguous.add(name)
+                    self._others.append(line)
+                else:
+                    lines[name] = line
+        for line in data[modules_at:].splitlines():
+            if line[_TYPE_AT] in _TEXT:
+                name, _, module = line[_NAME_AT:].partition(b"\t[")
+                if module[:-1] in _NO_MODULES or name in lines:
+                    self._others.append(line)
+                    if module[:-1] not in _NO_MODULES:
+                        ambiguous.add(name)
+                else:
+                    lines[name] = line
+                    self._modules[name] = module[:-1].decode()
+
+    @functools.cached_property
+    def hidden(self) -> bool:
+        """Whether the kernel shows no addresses (to this user, or to all: kernel.kptr_restrict), or no symbols."""
+        return all(line.startswith(_HIDDEN_ADDRESS) for line in self._lines.values())
+
+    def address(self, name: str) -> Optional[int]:
+        """Where a function begins; None if there is none of exactly this name or addresses are hidden."""
+        line = self._lines.get(name.encode())
+        return None if line is None else int(line[:_ADDRESS_END], 16) or None
+
+    def module(self, name: str) -> str:
+        """The module that a function is in; empty: in the kernel itself, or there is no such function."""
+        return self._modules.get(name.encode(), "")
+
+    def resolve(self, name: str) -> Optional[str]:
+        """The symbol of a function: its name, or what the compiler made of it (name.isra.0, name.constprop.0)."""
+        if name.encode() in self._lines:
+            return name
+        return self._renamed.get(name)
+
+    def is_ambiguous(self, name: str) -> bool:
+        """Whether several functions have exactly this name.
+
+        A kprobe on such a name is refused since Linux commit b022f0c7e404 (6.7), and before it
+        hits the first of them.
+        """
+        return name.encode() in self._ambiguous
+
+    def lookup(self, address: int) -> Optional[Symbol]:
+        """The function that contains an address."""
+        table = self._by_address
+        # A space follows the address in a line: anything above it sorts behind all lines of this address.
+        end = bisect_right(table, b"%016x~" % address)
+        if end == 0 or self.hidden:
+            return None
+        start = int(table[end - 1][:_ADDRESS_END], 16)
+        if address - start >= _FUNCTION_BYTES_MAX:
+            return None
+        # Of several names of one place, the first one, as the kernel does.
+        first = end - 1
+        while first > 0 and table[first - 1][:_ADDRESS_END] == table[end - 1][:_ADDRESS_END]:
+            first -= 1
+        name, module = _name_and_module(table[first])
+        size = None
+        if end < len(table) and _name_and_module(table[end])[1] == module:
+            size = int(table[end][:_ADDRESS_END], 16) - start
+        return Symbol(name, address - start, size, module)
+
+    @functools.cached_property
+    def _by_address(self) -> list[bytes]:
+        # Addresses have a fixed width, so that the lines sort as the numbers do.
+        return sorted([*self._lines.values(), *self._others], key=itemgetter(slice(_ADDRESS_END)))
+
+    @functools.cached_property
+    def _renamed(self) -> dict[str, str]:
+        renamed: dict[str, str] = {}
+        # ord("."), for looking for a byte in bytes is ten times as fast as looking for bytes.
+        for symbol in sorted([name for name in self._lines if 46 in name]):
+            name, dot, suffixes = symbol.partition(b".")
+            if name and _RENAMED.fullmatch(dot + suffixes):
+                renamed.setdefault(name.decode(), symbol.decode())
+        return renamed
+
+
+def _name_and_module(line: bytes) -> tuple[str, str]:
+    name, _, module = line[_NAME_AT:].partition(b"\t[")
+    return name.decode("ascii", "replace"), module[:-1].decode("ascii", "replace")
+
+
+class Field(NamedTuple):
+    """A field of a tracepoint's record."""
+
+    type: str
+    offset: int
+    size: int
+    signed: bool
+
+
+@dataclass(frozen=True)
+class Tracepoint:
+    """A tracepoint's `format` file: its fields, and the names of values where it prints names."""
+
+    fields: Mapping[str, Field]
+    symbolic: Mapping[str, Mapping[int, str]]
+
+    @classmethod
+    def parse(cls, text: str) -> "Tracepoint":
+        """From the text of a `format` file."""
+        fields = {}
+        for found in _FIELD.finditer(text):
+            declaration, offset, size, signed = found.groups()
+            kind, _, name = declaration.rpartition(" ")
+            name, bracket, length = name.partition("[")
+            fields[name] = Field(kind + bracket + length, int(offset), int(size), signed == "1")
+        symbolic: dict[str, Mapping[int, str]] = {}
+        for found in _SYMBOLIC.finditer(text):
+            pairs = _SYMBOLIC_PAIR.findall(found[2])
+            symbolic[found[1]] = {int(value, 0): name for value, name in pairs if _is_number(value)}
+        return cls(fields, symbolic)
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"-?(?:0[xX][0-9a-fA-F]+|[1-9][0-9]*|0)", text) is not None
+
+
+@dataclass(frozen=True)
+class Features:
+    """What this kernel can do."""
+
+    kprobes: bool
+    ringbuf: bool
+    kprobe_multi: bool  # one call attaches a program to many functions
+    drop_reasons: bool
+    module_btf: bool
+
+
+class Kernel:
+    """The running kernel, or what `root` holds of one."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._root = root
+        self._module_btf: dict[str, Optional[Btf]] = {}
+        self._tracepoints: dict[str, Optional[Tracepoint]] = {}
+
+    @functools.cached_property
+    def release(self) -> str:
+        """As `uname -r` says it; nothing is decided by it."""
+        return (self._read("proc/sys/kernel/osrelease") or "unknown").strip()
+
+    @functools.cached_property
+    def btf(self) -> Btf:
+        """The kernel's types; raises KernelError if it does not describe them."""
+        return Btf.load(self._root / "sys/kernel/btf/vmlinux")
+
+    def module_btf(self, module: str) -> Optional[Btf]:
+        """A module's types; None where it is not loaded or describes none (before Linux 5.11: 36e68442d1af)."""
+        if module not in self._module_btf:
+            path = self._root / "sys/kernel/btf" / module
+            try:
+                self._module_btf[module] = Btf.load(path, self.btf) if path.exists() else None
+            except KernelError:
+                # Built for another kernel, or beyond this libbpf: the kernel's own types must do.
+                self._module_btf[module] = None
+        return self._module_btf[module]
+
+    @functools.cached_property
+    def symbols(self) -> Symbols:
+        """The kernel's functions and their addresses."""
+        try:
+            return Symbols((self._root / "proc/kallsyms").read_bytes())
+        except OSError:
+            return Symbols(b"")
+
+    def prototype(self, function: str) -> Optional[Prototype]:
+        """What a function of the kernel or of a loaded module takes and returns."""
+        # BTF has the name that the programmer gave.
+        name = function.partition(".")[0]
+        prototype = self.btf.prototype(name)
+        if prototype is None:
+            module = self.symbols.module(function)
+            types = self.module_btf(module) if module else None
+            prototype = None if types is None else types.prototype(name)
+        return prototype
+
+    @functools.cached_property
+    def tracefs(self) -> Optional[Path]:
+        """Where the tracing file system is mounted."""
+        for place in ("sys/kernel/tracing", "sys/kernel/debug/tracing"):
+            path = self._root / place
+            if os.path.isdir(path / "events"):
+                return path
+        return None
+
+    def tracepoint(self, name: str) -> Optional[Tracepoint]:
+        """The layout of a tracepoint, "skb:kfree_skb"; None if the kernel has no such one."""
+        if name not in self._tracepoints:
+            text = self._read_tracefs("events", *name.split(":", 1), "format")
+            self._tracepoints[name] = None if text is None else Tracepoint.parse(text)
+        return self._tracepoints[name]
+
+    @functools.cached_property
+    def traceable(self) -> frozenset[str]:
+        """The functions that ftrace can follow; empty where the kernel does not say (see traceable_known)."""
+        text = self._read_tracefs("available_filter_functions") or ""
+        return frozenset(word for word in text.split() if word[0] != "[")
+
+    @property
+    def traceable_known(self) -> bool:
+        """Whether the kernel said which functions ftrace can follow."""
+        return bool(self.traceable)
+
+    @functools.cached_property
+    def kprobe_blacklist(self) -> frozenset[str]:
+        """The functions that the kernel refuses to probe, as far as it says."""
+        text = self._read("sys/kernel/debug/kprobes/blacklist") or ""
+        return frozenset(line.split()[1] for line in text.splitlines() if len(line.split()) > 1)
+
+    @functools.cached_property
+    def drop_reasons(self) -> Mapping[int, str]:
+        """Why the kernel drops packets: its own reasons (Linux commit c504e5c2f964, 5.17), or none."""
+        values = self._enum("", "skb_drop_reason")
+        if values:
+            return {
+                value: name[len("SKB_DROP_REASON_") :] if name.startswith("SKB_DROP_REASON_") else name[len("SKB_") :]
+                for name, value in values.items()
+                if name not in ("SKB_DROP_REASON_MAX", "SKB_DROP_REASON_SUBSYS_MASK")
+            }
+        tracepoint = self.tracepoint("skb:kfree_skb")
+        named = {} if tracepoint is None else tracepoint.symbolic.get("reason", {})
+        return {value: name for value, name in named.items() if name != "MAX"}
+
+    def drop_reason(self, value: int) -> str:
+        """A reason's name: "NO_SOCKET", a subsystem's own "OVS_DROP_METER", else "OPENVSWITCH:3" or the number."""
+        return self.drop_reasons.get(value) or self._subsystem_reason(value)
+
+    @functools.cached_property
+    def features(self) -> Features:
+        """What this kernel can do."""
+        return Features(
+            kprobes=self._exists("sys/bus/event_source/devices/kprobe/type")
+            or (self.tracefs is not None and os.path.exists(self.tracefs / "kprobe_events")),
+            ringbuf=self.btf.enum_value("bpf_map_type", "BPF_MAP_TYPE_RINGBUF") is not None,
+            # Linux commit 0dcac2725406 (5.18) added it; a kernel without CONFIG_FPROBE has all of it but what
+            # it stands on, and refuses every link.
+            kprobe_multi=self.btf.enum_value("bpf_attach_type", "BPF_TRACE_KPROBE_MULTI") is not None
+            and self.symbols.resolve("register_fprobe_ips") is not None,
+            drop_reasons=bool(self.drop_reasons),
+            module_btf=any(name != "vmlinux" for name in self._list("sys/kernel/btf")),
+        )
+
+    @functools.cached_property
+    def lockdown(self) -> str:
+        """What the kernel keeps even from root: "none", "integrity", "confidentiality"; empty: it knows no lockdown."""
+        found = re.search(r"\[(\w+)\]", self._read("sys/kernel/security/lockdown") or "")
+        return found[1] if found else ""
+
+    def _subsystem_reason(self, value: int) -> str:
+        subsystems = self._enum("", "skb_drop_reason_subsys")
+        for enumerator, number in subsystems.items():
+            subsystem = enumerator[len(_SUBSYSTEM_PREFIX) :]
+            if number != value >> 16 or number == 0 or subsystem == "NUM":
+                continue
+            for name, reason in self._enum(*_SUBSYSTEM_ENUMS.get(subsystem, ("", ""))).items():
+                if reason == value:
+                    return name
+            return f"{subsystem}:{value & 0xFFFF}"
+        return str(value)
+
+    def _enum(self, module: str, name: str) -> Mapping[str, int]:
+        types = self.module_btf(module) if module else self.btf
+        return {} if types is None or not name else types.enum(name) or {}
+
+    def _read_tracefs(self, *names: str) -> Optional[str]:
+        return None if self.tracefs is None else _read(self.tracefs.joinpath(*names))
+
+    def _read(self, path: str) -> Optional[str]:
+        return _read(self._root / path)
+
+    def _exists(self, path: str) -> bool:
+        return os.path.exists(self._root / path)
+
+    def _list(self, path: str) -> list[str]:
+        try:
+            return os.listdir(self._root / path)
+        except OSError:
+            return []
+
+
+def _read(path: Path) -> Optional[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+
+
+def check(kernel: Kernel) -> None:
+    """Raises KernelError, with what to do, if nettrace cannot work on this kernel or for this user."""
+    if os.geteuid() != 0:
+        raise KernelError("only root may trace the kernel: run nettrace with sudo")
+    if kernel.lockdown == "confidentiality":
+        raise KernelError(
+            "the kernel is locked down (confidentiality mode): it refuses kprobes and the reading of its memory, "
+            "and nothing of nettrace works without them yet; boot without lockdown=confidentiality on the kernel's "
+            "command line, or with Secure Boot off where that is what locks it down"
+        )
+    if kernel.tracefs is None:
+        raise KernelError("the tracing file system is not mounted: mount -t tracefs tracefs /sys/kernel/tracing")
+    # Asking for the features also raises where the kernel has no BTF.
+    if not kernel.features.kprobes:
+        raise KernelError("this kernel has no kprobes: boot one built with CONFIG_KPROBES and CONFIG_KPROBE_EVENTS")
