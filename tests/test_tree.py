@@ -1,0 +1,285 @@
+"""The tree: what tracer.yaml may say, how traces are selected, and the tree that is shipped."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nettrace import tree
+from nettrace.errors import ConfigurationError, UsageError
+from nettrace.tree import Group, Trace, Tree
+
+SHIPPED = Path(__file__).parents[1] / "tracer.yaml"
+
+SMALL = """\
+desc: all traces
+groups:
+  link:
+    desc: link layer
+    traces:
+      netif_receive_skb: {tracepoint: "net:netif_receive_skb", skb: 0, match: true, desc: received}
+    groups:
+      bridge:
+        desc: bridge
+        default: false
+        traces:
+          br_handle_frame: {skb: 0, deref: true, desc: at a port}
+  tcp:
+    desc: TCP
+    traces:
+      tcp_skb_entail: {functions: [tcp_skb_entail, skb_entail], skb: 1, sk: 0, desc: queued}
+      skb_clone: {skb: 0, role: clone, desc: cloned}
+"""
+
+
+@pytest.fixture(autouse=True, params=["libyaml", "pure"])
+def parser(request: Any, monkeypatch: Any) -> None:
+    """Everything holds with both of PyYAML's parsers."""
+    import yaml
+
+    if request.param == "pure":
+        monkeypatch.delattr(yaml, "CSafeLoader", raising=False)
+
+
+def load(tmp_path: Path, text: str) -> Tree:
+    path = tmp_path / "t.yaml"
+    path.write_text(text, encoding="utf-8")
+    return tree.load(path)
+
+
+def names(traces: tuple[Trace, ...]) -> list[str]:
+    return [trace.name for trace in traces]
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Tree:
+    return load(tmp_path, SMALL)
+
+
+def test_fields(small: Tree) -> None:
+    received, port, entail, clone = small.traces()
+    assert received == Trace(
+        name="netif_receive_skb", desc="received", group="link", functions=(), tracepoint="net:netif_receive_skb",
+        skb=0, sk=None, deref=False, match=True, role=None, default=True,
+    )  # fmt: skip
+    assert port.functions == ("br_handle_frame",)
+    assert port.deref and not port.default
+    assert entail.functions == ("tcp_skb_entail", "skb_entail")
+    assert (entail.skb, entail.sk) == (1, 0)
+    assert clone.role == "clone"
+
+
+def test_groups(small: Tree) -> None:
+    assert [group.name for group in small.root.all_groups()] == ["all", "link", "bridge", "tcp"]
+    assert [group.default for group in small.root.all_groups()] == [True, True, False, True]
+
+
+def test_what_is_below_a_group_that_is_off_is_off(tmp_path: Path) -> None:
+    text = """\
+desc: a
+groups:
+  outer:
+    desc: b
+    default: false
+    groups: {inner: {desc: c, default: true, traces: {f: {skb: 0, desc: d}}}}
+"""
+    assert load(tmp_path, text).default() == ()
+
+
+def test_default(small: Tree) -> None:
+    assert names(small.default()) == ["netif_receive_skb", "tcp_skb_entail", "skb_clone"]
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("all", ["netif_receive_skb", "br_handle_frame", "tcp_skb_entail", "skb_clone"]),
+        ("link", ["netif_receive_skb", "br_handle_frame"]),
+        ("bridge", ["br_handle_frame"]),
+        ("skb_clone", ["skb_clone"]),
+        ("skb_entail", ["tcp_skb_entail"]),
+        ("net:netif_receive_skb", ["netif_receive_skb"]),
+        ("no_such", []),
+    ],
+)
+def test_find(small: Tree, name: str, found: list[str]) -> None:
+    assert names(small.find(name)) == found
+
+
+def test_select_gives_each_once_in_file_order(small: Tree) -> None:
+    assert names(small.select(["skb_clone", "br_handle_frame", "link", "skb_clone"])) == [
+        "netif_receive_skb",
+        "br_handle_frame",
+        "skb_clone",
+    ]
+    assert small.select(["all"]) == small.traces()
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("brigde", "; did you mean 'bridge'?"), ("SKB_CLONE", "; did you mean 'skb_clone'?"), ("xyzzy", ""), ("", "")],
+)
+def test_select_unknown(small: Tree, name: str, hint: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        small.select(["link", name])
+    assert str(raised.value) == f"no trace or group '{name}'{hint}"
+
+
+def leaf(fields: str) -> str:
+    """A tree whose line 3 holds one trace."""
+    return f"desc: a\ntraces:\n  f: {{{fields}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        (leaf("skb: 0, desc: d, skbb: 1"), 3, "unknown key 'skbb'; did you mean 'skb'?"),
+        (leaf("skb: 0, desc: d, xyzzy: 1"), 3, "unknown key 'xyzzy'"),
+        (leaf("skb: 0, desc: d, default: false"), 3, "unknown key 'default'"),
+        (leaf("skb: 0"), 3, "'desc' is missing"),
+        (leaf("skb: 0, desc: '  '"), 3, "the text is empty"),
+        (leaf("skb: 0, desc: ~"), 3, "text is expected, not nothing"),
+        (leaf("skb: 0, desc: 5"), 3, "text is expected, not a whole number"),
+        (leaf("skb: '0', desc: d"), 3, "a whole number is expected, not text"),
+        (leaf("skb: true, desc: d"), 3, "a whole number is expected, not true or false"),
+        (leaf("skb: 0.5, desc: d"), 3, "a whole number is expected, not 0.5"),
+        (leaf("skb: -1, desc: d"), 3, "-1 is outside 0..5"),
+        (leaf("skb: 6, desc: d"), 3, "6 is outside 0..5"),
+        (leaf("skb: 0, match: 1, desc: d"), 3, "true or false is expected, not a whole number"),
+        (leaf("skb: 0, role: clones, desc: d"), 3, "'clones' is not one of free, drop, clone, segments; did you mean "),
+        (leaf("desc: d"), 3, "trace 'f' needs 'skb' or 'sk'"),
+        (leaf("desc: d, sk: 0, role: free"), 3, "trace 'f' needs 'skb', "),
+        (leaf("desc: d, skb: 0, functions: []"), 3, "the list is empty"),
+        (leaf("desc: d, skb: 0, functions: g"), 3, "a list is expected, not text"),
+        (leaf("desc: d, skb: 0, functions: [g, g]"), 3, "a function is named twice"),
+        (leaf("desc: d, skb: 0, functions: [g.isra.0]"), 3, "'g.isra.0' is not of the form function"),
+        (leaf("desc: d, skb: 0, functions: [f], tracepoint: 'a:b'"), 3, "trace 'f' has both"),
+        (leaf("desc: d, skb: 0, tracepoint: f"), 3, "'f' is not of the form category:event"),
+        ("desc: a\ntraces:\n  f g: {skb: 0, desc: d}\n", 3, "'f g' is no function's name"),
+        ("desc: a\ntraces:\n  f,g: {skb: 0, desc: d, functions: [f]}\n", 3, "'f,g' cannot be a name"),
+        ("desc: a\ntraces:\n  f: {skb: 0, desc: d}\n  f: {skb: 0, desc: d}\n", 4, "duplicate key 'f', first in line 3"),
+        (
+            "desc: a\ntraces:\n  f: {skb: 0, desc: d}\ngroups:\n  g: {desc: b, traces: {f: {skb: 0, desc: d}}}\n",
+            5,
+            "'f' is used twice, first in line 3",
+        ),
+        (
+            "desc: a\ntraces:\n  f: {skb: 0, desc: d}\n  g: {skb: 0, desc: d, functions: [h, f]}\n",
+            4,
+            "'f' is used twice, first in line 3",
+        ),
+        (
+            "desc: a\ngroups:\n  g:\n    desc: b\n    traces: {g: {skb: 0, desc: d}}\n",
+            5,
+            "'g' is used twice, first in line 3",
+        ),
+        ("desc: a\ngroups:\n  all: {desc: b, traces: {f: {skb: 0, desc: d}}}\n", 3, "'all' is used twice, first in"),
+        ("desc: a\ngroups:\n  g: {desc: b}\n", 3, "group 'g' is empty"),
+        ("desc: a\ngroups:\n  g: {traces: {f: {skb: 0, desc: d}}}\n", 3, "'desc' is missing"),
+        ("desc: a\ngroups:\n  g: {desc: b, trace: {f: {skb: 0, desc: d}}}\n", 3, "unknown key 'trace'; did you mean "),
+        ("desc: a\ngroups: [g]\n", 2, "a mapping is expected, not a list"),
+        ("desc: a\ntraces:\n  on: {skb: 0, desc: d}\n", 3, "a key must be text, on is not: quote it"),
+        ("desc: a\ntraces:\n  [f]: {skb: 0, desc: d}\n", 3, "a key must be text"),
+        ("desc: a\ntraces:\n  <<: {f: {skb: 0, desc: d}}\n", 3, "a key must be text, << is not"),
+        ("desc: a\ntraces: &t\n  f: *t\n", 3, "an alias that contains itself"),
+        ("desc: a\ntraces:\n  f: *g\n", 3, "found undefined alias"),
+        ("desc: a\ntraces:\n  f: !!python/name:os.system {}\n", 3, "is not allowed here"),
+        ("desc: a\ntraces:\n  f: {skb: 0, desc: !x d}\n", 3, "could not determine a constructor for the tag '!x'"),
+        ("desc: a\ntraces:\n  f: {skb: 0, desc: 2026-99-99}\n", 3, "month must be in 1..12"),
+        ("desc: a\ntraces:\n  f: {skb: 0, desc: d\n", 4, "expected ',' or '}'"),
+        ("desc: a\n\tgroups: 1\n", 2, ""),
+        ("desc: \u00e4\u00e4\u00e4\n\nb\x00\n\nc: d\n", 3, "a character that YAML forbids"),
+        ("desc: a\n---\ndesc: b\n", 2, "but found another document"),
+        ("", 1, "the file is empty"),
+        ("- desc\n", 1, "a mapping is expected, not a list"),
+    ],
+)
+def test_errors_have_their_place(tmp_path: Path, text: str, line: int, message: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        load(tmp_path, text)
+    place, _, said = str(raised.value).partition(": ")
+    assert place == f"{tmp_path / 't.yaml'}:{line}"
+    assert message in said
+
+
+def test_unreadable(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(f"{tmp_path / 'none.yaml'}: cannot be read: No such file")):
+        tree.load(tmp_path / "none.yaml")
+
+
+def test_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "t.yaml"
+    path.write_bytes(b"desc: a\ntraces: \xff\n")
+    with pytest.raises(ConfigurationError, match=r"t\.yaml:2: is not UTF-8 text"):
+        tree.load(path)
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Tree:
+    return tree.load(SHIPPED)
+
+
+def test_shipped_places_are_unique(shipped: Tree) -> None:
+    places = [place for trace in shipped.traces() for place in trace.functions or [trace.tracepoint]]
+    assert len(places) == len(set(places))
+    found = [trace.name for trace in shipped.traces()]
+    assert len(found) == len(set(found))
+
+
+def test_shipped_roles(shipped: Tree) -> None:
+    for trace in shipped.traces():
+        if trace.role == "drop":
+            assert trace.tracepoint == "skb:kfree_skb"
+        if trace.role in ("clone", "segments"):
+            assert trace.tracepoint is None and not trace.match
+    assert {trace.role for trace in shipped.traces()} == {None, "free", "drop", "clone", "segments"}
+
+
+def test_shipped_sockets_only_where_headers_are_missing(shipped: Tree) -> None:
+    on_the_way_down = {trace.name for group in ("tcp-out", "ip-out", "ip6-out") for trace in shipped.find(group)}
+    assert {trace.name for trace in shipped.traces() if trace.sk is not None} <= on_the_way_down
+
+
+def test_shipped_matching(shipped: Tree) -> None:
+    matching = [trace for trace in shipped.traces() if trace.match]
+    # Each costs every unrelated packet that comes by a run of the filter.
+    assert len(matching) <= 19
+    assert all(trace.default for trace in matching)
+
+
+def comments_above(text: str) -> Iterator[tuple[str, str]]:
+    """Name of each trace in the file and the comment above it."""
+    comment = ""
+    for line in text.splitlines():
+        if line.lstrip().startswith("#"):
+            comment += line.strip(" #") + "\n"
+        else:
+            found = re.match(r"\s+(\w+): \{", line)
+            if found:
+                yield found[1], comment
+            comment = ""
+
+
+def test_shipped_matching_is_explained(shipped: Tree) -> None:
+    explained = dict(comments_above(SHIPPED.read_text(encoding="utf-8")))
+    assert set(explained) == {trace.name for trace in shipped.traces()}
+    for trace in shipped.traces():
+        assert trace.match == explained[trace.name].startswith("match: "), trace.name
+
+
+def test_shipped_descriptions(shipped: Tree) -> None:
+    def described() -> Iterator[tuple[str, str]]:
+        yield from ((group.name, group.desc) for group in shipped.root.all_groups())
+        yield from ((trace.name, trace.desc) for trace in shipped.traces())
+
+    for name, desc in described():
+        assert "\n" not in desc and not desc.endswith("."), name
+        assert len(desc) <= 110, name
+
+
+def test_frozen(small: Tree) -> None:
+    with pytest.raises(AttributeError):
+        small.traces()[0].name = "other"  # type: ignore[misc]
+    assert hash(small) and isinstance(small.root, Group)
