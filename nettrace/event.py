@@ -1,0 +1,223 @@
+"""The wire layout between kernel and user space, defined once, and what it is decoded into.
+
+A message is a `record` header followed by a log of 16-byte slots. An item of the log takes
+one slot or more; the first one ends with its kind and its length in slots. A `step` is one
+hit of a probe; the items after it, up to the next step, belong to it. A `packet` item comes
+before the step that first saw these headers, and holds until the next one.
+"""
+
+import struct
+from typing import NamedTuple, Optional
+
+SLOT_BYTES = 16
+
+# Kinds of items.
+STEP = 1  # a probe fired: where is the low half of the instruction pointer
+STEP_TRACEPOINT = 2  # a tracepoint fired: where is the trace's index in the plan
+PACKET = 3
+DETAIL = 4
+DROP = 5
+
+# Flags of a record.
+FREED = 1 << 0  # the skb was freed: no more will come of it
+SINGLE = 1 << 1  # not a followed packet but one hit by itself (--basic)
+
+NO_REASON = 0xFFFFFFFF  # the drop reason where the kernel gives none
+
+# Flags of a packet.
+HAS_L4 = 1 << 0  # ports, ICMP type and so on were read
+FRAGMENT = 1 << 1  # a fragment; fragment_offset tells where it belongs
+FROM_SOCKET = 1 << 2  # headers not built yet: the socket told
+
+# Counters that the programs keep for each CPU, in the order of their array.
+COUNTERS = (
+    "messages",  # submitted or lost
+    "lost_messages",
+    "lost_slots",
+    "lost_packets",  # messages lost that told the end of a packet's first skb, or a hit by itself
+    "missed",  # hits that found no place to wait for the work
+    "untracked",  # matching packets that the tracking map had no room for
+    "matched",  # packets
+    "cloned",  # skbs made of followed ones
+    "freed",  # skbs
+    "kprobe_ids",
+    "tracepoint_ids",
+)
+
+_C_FORMATS = {"u8": "B", "u16": "H", "u32": "I", "u64": "Q"}
+
+
+class Layout:
+    """A little-endian C struct without padding: name and (C type, field, count) of its members."""
+
+    def __init__(self, name: str, *fields: tuple[str, str, int]) -> None:
+        self.name = name
+        self.fields = fields
+        formats = (f"{count}s" if count > 1 else _C_FORMATS[kind] for kind, _, count in fields)
+        self.struct = struct.Struct("<" + "".join(formats))
+        self.size = self.struct.size
+
+    def c_text(self) -> str:
+        """The struct in C."""
+        members = "".join(
+            f"\t{kind} {field}{f'[{count}]' if count > 1 else ''};\n" for kind, field, count in self.fields
+        )
+        return f"struct {self.name} {{\n{members}}};\n"
+
+
+RECORD = Layout(
+    "record",
+    ("u64", "packet_id", 1),  # the record id of the packet's first skb, shared by its clones
+    ("u64", "record_id", 1),  # never used twice in a run
+    ("u64", "parent_id", 1),  # the record this skb was cloned from; 0 for a packet's first skb
+    ("u64", "skb", 1),
+    ("u32", "sequence", 1),  # of this CPU's messages; a gap is a lost one
+    ("u16", "cpu", 1),
+    ("u16", "slots", 1),  # that follow in this message
+    ("u32", "slots_before", 1),  # of this record in earlier messages
+    ("u16", "children", 1),  # clones made of this skb so far
+    ("u8", "flags", 1),
+    ("u8", "reserved", 1),
+)
+STEP_ITEM = Layout(
+    "step",
+    ("u64", "time_ns", 1),  # CLOCK_MONOTONIC
+    ("u32", "where", 1),
+    ("u16", "unused", 1),
+    ("u8", "kind", 1),
+    ("u8", "slots", 1),
+)
+PACKET_ITEM = Layout(
+    "packet",
+    ("u32", "length", 1),  # skb->len
+    ("u16", "vlan_tci", 1),  # 0: no tag
+    ("u16", "l3_protocol", 1),  # EtherType
+    ("u8", "l4_protocol", 1),
+    ("u8", "flags", 1),
+    ("u16", "fragment_offset", 1),  # bytes
+    ("u16", "l3_length", 1),  # IPv4 total length, IPv6 payload length + 40
+    ("u8", "kind", 1),
+    ("u8", "slots", 1),
+    ("u8", "saddr", 16),  # IPv4 in the first four; ARP: sender
+    ("u8", "daddr", 16),  # ARP: target
+    ("u8", "l4", 16),
+)
+# What the 16 bytes of l4 hold, all in network byte order.
+TCP_L4 = struct.Struct(">HHIIH2x")  # sport, dport, seq, ack, flags
+PORTS_L4 = struct.Struct(">HH12x")  # UDP, UDP-Lite, SCTP, DCCP
+ICMP_L4 = struct.Struct(">BB2xHH8x")  # type, code, id, sequence
+SPI_L4 = struct.Struct(">II8x")  # ESP, AH: spi, sequence
+ARP_L4 = struct.Struct(">H6s6s2x")  # operation, sender's and target's hardware address
+
+DETAIL_ITEM = Layout(
+    "detail",
+    ("u32", "pid", 1),  # the thread that ran
+    ("u32", "ifindex", 1),
+    ("u32", "netns", 1),  # inode; 0: the skb has neither device nor socket
+    ("u16", "cpu", 1),
+    ("u8", "kind", 1),
+    ("u8", "slots", 1),
+    ("u8", "comm", 16),
+    ("u8", "ifname", 16),
+)
+DROP_ITEM = Layout(
+    "drop",
+    ("u64", "location", 1),
+    ("u32", "reason", 1),
+    ("u16", "unused", 1),
+    ("u8", "kind", 1),
+    ("u8", "slots", 1),
+)
+
+LAYOUTS = (RECORD, STEP_ITEM, PACKET_ITEM, DETAIL_ITEM, DROP_ITEM)
+_CONSTANTS = {
+    "SLOT_BYTES": SLOT_BYTES,
+    "KIND_STEP": STEP,
+    "KIND_STEP_TRACEPOINT": STEP_TRACEPOINT,
+    "KIND_PACKET": PACKET,
+    "KIND_DETAIL": DETAIL,
+    "KIND_DROP": DROP,
+    "RECORD_FREED": FREED,
+    "RECORD_SINGLE": SINGLE,
+    "NO_REASON": NO_REASON,
+    "PACKET_HAS_L4": HAS_L4,
+    "PACKET_FRAGMENT": FRAGMENT,
+    "PACKET_FROM_SOCKET": FROM_SOCKET,
+}
+
+
+def c_text() -> str:
+    """The layout as C: constants and structs."""
+    constants = "".join(f"#define {name} {value}\n" for name, value in _CONSTANTS.items())
+    constants += "".join(f"#define COUNTER_{name.upper()} {index}\n" for index, name in enumerate(COUNTERS))
+    constants += f"#define COUNTERS {len(COUNTERS)}\n"
+    return constants + "".join(layout.c_text() for layout in LAYOUTS)
+
+
+class Packet(NamedTuple):
+    """What the headers said; addresses and the l4 bytes in network byte order as read."""
+
+    length: int
+    vlan_tci: int
+    l3_protocol: int
+    l4_protocol: int
+    flags: int
+    fragment_offset: int
+    l3_length: int
+    saddr: bytes  # 4 or 16 bytes
+    daddr: bytes
+    l4: bytes
+
+
+class Detail(NamedTuple):
+    """Where a step ran."""
+
+    cpu: int
+    pid: int
+    comm: str
+    ifindex: int
+    ifname: str
+    netns: int
+
+
+class Drop(NamedTuple):
+    """Where the kernel gave the packet up (an address) and why (None where the kernel does not tell)."""
+
+    location: int
+    reason: Optional[int]
+
+
+class Event(NamedTuple):
+    """One hit of a probe by one skb."""
+
+    time_ns: int
+    trace: str  # the name of the trace in the tree
+    skb: int
+    packet: Packet
+    detail: Optional[Detail] = None
+    drop: Optional[Drop] = None
+
+
+class Record(NamedTuple):
+    """What one message told of one skb, in the order it happened."""
+
+    packet_id: int
+    record_id: int
+    parent_id: int  # 0: this skb is the packet's first
+    skb: int
+    children: int  # clones made of this skb up to the end of this message
+    freed: bool
+    single: bool
+    slots_before: int  # of this record in earlier messages
+    slots: int  # in this message
+    events: tuple[Event, ...]
+
+
+class Context(NamedTuple):
+    """A packet and its clones, from first sight to free."""
+
+    packet_id: int
+    skbs: tuple[int, ...]  # in the order of their first events
+    events: tuple[Event, ...]  # in time order
+    unfinished: bool  # it was not seen to be freed
+    missing: bool  # part of its path was lost
