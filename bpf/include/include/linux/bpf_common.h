@@ -1,0 +1,2 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#define BPF_CLASS(code) ((code) & 0x07)

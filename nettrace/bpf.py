@@ -1,0 +1,281 @@
+"""The BPF programs of a run, from compiling to closing: the only module that knows BCC."""
+
+import ctypes
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn, Optional
+
+from . import event
+from .btf import libbpf
+from .errors import BpfError, KernelError
+from .plan import Plan, Probe, Program, Skipped
+from .source import Settings
+
+_BPF_TRACE_KPROBE_MULTI = 42
+_BPF_F_KPROBE_MULTI_RETURN = 1
+
+PERF_PAGES_PER_CPU = 1024
+
+
+class _LinkOptions(ctypes.Structure):
+    """struct bpf_link_create_opts as far as kprobe.multi needs it, with room for what comes after."""
+
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("flags", ctypes.c_uint32),
+        ("iter_info", ctypes.c_void_p),
+        ("iter_info_len", ctypes.c_uint32),
+        ("target_btf_id", ctypes.c_uint32),
+        ("multi_flags", ctypes.c_uint32),
+        ("count", ctypes.c_uint32),
+        ("symbols", ctypes.c_void_p),
+        ("addresses", ctypes.c_void_p),
+        ("cookies", ctypes.c_void_p),
+        ("reserved", ctypes.c_uint64 * 8),
+    ]
+
+
+class Session:
+    """Compiled programs, their probes and their buffer, for the time of a run.
+
+    Open it with `with`: whatever happens, nothing stays attached.
+    """
+
+    def __init__(self, text: str, bpf_dir: Path, plan: Plan, settings: Settings, multi: bool) -> None:
+        self.skipped: list[Skipped] = []
+        self.attached = 0
+        self._plan = plan
+        self._settings = settings
+        self._multi = multi
+        self._links: list[int] = []
+        self._raised: Optional[BaseException] = None
+        self._bpf = _compile(text, bpf_dir)
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def open_buffer(self, receive: Callable[[bytes], None]) -> None:
+        """Sets what each message is handed to while polling."""
+
+        def callback(_context: Any, data: int, size: int) -> None:
+            # BCC prints and swallows what is raised here: keep it for poll().
+            if self._raised is None:
+                try:
+                    receive(ctypes.string_at(data, size))
+                except BaseException as error:
+                    self._raised = error
+
+        buffer = self._bpf["messages"]
+        if self._settings.ringbuf:
+            buffer.open_ring_buffer(callback)
+        else:
+            buffer.open_perf_buffer(callback, page_cnt=PERF_PAGES_PER_CPU, lost_cb=lambda _: None)
+
+    def poll(self, timeout_ms: int) -> None:
+        """Hands over what is in the buffer, waiting for more at most so long; returns early on a signal."""
+        if self._settings.ringbuf:
+            self._bpf.ring_buffer_poll(timeout_ms)
+        else:
+            self._bpf.perf_buffer_poll(timeout_ms)
+        if self._raised is not None:
+            raise self._raised
+
+    def attach(self) -> None:
+        """Attaches the plan's probes.
+
+        A function that cannot be probed after all goes to `skipped`; KernelError if none can.
+        """
+        by_program: dict[Program, list[Probe]] = {}
+        for probe in self._plan.probes:
+            by_program.setdefault(probe.program, []).append(probe)
+        for kind, is_tracepoint in (("kprobe", False), ("tracepoint", True)):
+            if any(program.is_tracepoint == is_tracepoint for program in by_program):
+                worker = self._load(f"work_of_{kind}", is_tracepoint=is_tracepoint)
+                self._bpf[f"{kind}_work"][ctypes.c_int(0)] = ctypes.c_int(worker.fd)
+        # Those that end a packet go first: a packet followed before its end can be seen
+        # would stay in the tracking map, and its address soon be another packet's.
+        for program, probes in sorted(by_program.items(), key=lambda item: not item[0].ends_packets):
+            if program.is_tracepoint:
+                self._attach_tracepoints(program, probes)
+            elif self._multi:
+                self._attach_multi(program, probes)
+            else:
+                self._attach_single(program, probes)
+        if not self.attached:
+            reasons = "; ".join(sorted({skip.reason for skip in self.skipped})) or "no trace exists on this kernel"
+            raise KernelError(f"nothing could be attached: {reasons}")
+
+    def counters(self) -> list[dict[str, int]]:
+        """The programs' counters, one dict a CPU."""
+        table = self._bpf["counters"]
+        columns = [list(table[ctypes.c_int(index)]) for index in range(len(event.COUNTERS))]
+        return [dict(zip(event.COUNTERS, values)) for values in zip(*columns)]
+
+    def stop_matching(self) -> None:
+        """No packet is taken up any more; those followed already still are."""
+        self._bpf["ending"][ctypes.c_int(0)] = ctypes.c_uint32(1)
+
+    def take_tracked(self, older_than_ns: Optional[int] = None) -> Iterator[bytes]:
+        """Removes packets from the tracking map whose last step is older than that (all by default).
+
+        Yields what they hold: messages that were not sent.
+        """
+        table = self._bpf["tracked"]
+        for key in list(table.keys()):
+            try:
+                value = bytes(table[key])
+                if older_than_ns is not None and _last_step_ns(value) > older_than_ns:
+                    continue
+                del table[key]
+            except KeyError:
+                continue  # freed meanwhile: its record is in the buffer
+            yield value
+
+    def detach(self) -> None:
+        """Takes the probes away; what is in the buffer can still be read."""
+        for link in self._links:
+            os.close(link)
+        self._links.clear()
+        with _captured_stderr():
+            for name in list(self._bpf.kprobe_fds):
+                _detach_kprobe(self._bpf, name)
+            for name in list(self._bpf.raw_tracepoint_fds):
+                self._bpf.detach_raw_tracepoint(name)
+
+    def close(self) -> None:
+        """Detaches and frees everything."""
+        self.detach()
+        self._bpf.cleanup()
+
+    def _load(self, name: str, *, is_tracepoint: bool) -> Any:
+        bcc = _bcc()
+        kind = bcc.BPF.RAW_TRACEPOINT if is_tracepoint else bcc.BPF.KPROBE
+        options = {"attach_type": _BPF_TRACE_KPROBE_MULTI} if self._multi and not is_tracepoint else {}
+        with _captured_stderr() as log:
+            try:
+                return self._bpf.load_func(name.encode(), kind, **options)
+            except Exception as error:
+                raise BpfError("load", f"the kernel refused the program {name}", log() or str(error)) from error
+
+    def _attach_tracepoints(self, program: Program, probes: Sequence[Probe]) -> None:
+        self._load(program.name, is_tracepoint=True)
+        for probe in probes:
+            with _captured_stderr() as log:
+                try:
+                    self._bpf.attach_raw_tracepoint(tp=probe.target.encode(), fn_name=program.name.encode())
+                    self.attached += 1
+                except Exception as error:
+                    self._skip(probe, error, log())
+
+    def _attach_single(self, program: Program, probes: Sequence[Probe]) -> None:
+        self._load(program.name, is_tracepoint=False)
+        attach = self._bpf.attach_kretprobe if program.kind == "clone_return" else self._bpf.attach_kprobe
+        for probe in probes:
+            with _captured_stderr() as log:
+                try:
+                    attach(event=probe.target.encode(), fn_name=program.name.encode())
+                    self.attached += 1
+                except Exception as error:
+                    self._skip(probe, error, log())
+
+    def _attach_multi(self, program: Program, probes: Sequence[Probe]) -> None:
+        function = self._load(program.name, is_tracepoint=False)
+        flags = _BPF_F_KPROBE_MULTI_RETURN if program.kind == "clone_return" else 0
+        if self._link(function.fd, probes, flags) is None:
+            self.attached += len(probes)
+            return
+        # One that cannot be probed spoils the link for all: find out which.
+        for probe in probes:
+            problem = self._link(function.fd, [probe], flags)
+            if problem is None:
+                self.attached += 1
+            else:
+                self.skipped.append(Skipped(probe.trace, f"{probe.target} cannot be probed: {problem}"))
+
+    def _link(self, program_fd: int, probes: Sequence[Probe], flags: int) -> Optional[str]:
+        """Makes a kprobe.multi link; returns why it failed."""
+        names = [probe.target.encode() for probe in probes]
+        array = (ctypes.c_char_p * len(names))(*names)
+        options = _LinkOptions(multi_flags=flags, count=len(names), symbols=ctypes.addressof(array))
+        options.size = ctypes.sizeof(options)
+        link = libbpf().bpf_link_create(program_fd, 0, _BPF_TRACE_KPROBE_MULTI, ctypes.byref(options))
+        if link < 0:
+            return os.strerror(ctypes.get_errno() or -link)
+        self._links.append(link)
+        return None
+
+    def _skip(self, probe: Probe, error: Exception, log: str) -> None:
+        words = (log.strip().splitlines() or [str(error)])[0]
+        self.skipped.append(Skipped(probe.trace, f"{probe.target} cannot be probed: {words}"))
+
+
+def _last_step_ns(raw: bytes) -> int:
+    """When the last step in a tracking map's entry was; 0 if it has none."""
+    slots = event.RECORD.struct.unpack_from(raw)[6]
+    at = event.RECORD.size
+    end = at + slots * event.SLOT_BYTES
+    last = 0
+    while at < end:
+        if raw[at + 14] in (event.STEP, event.STEP_TRACEPOINT):
+            last = event.STEP_ITEM.struct.unpack_from(raw, at)[0]
+        at += max(1, raw[at + 15]) * event.SLOT_BYTES
+    return int(last)
+
+
+def _detach_kprobe(bpf: Any, name: bytes) -> None:
+    """BCC keeps kprobes and kretprobes in one table, by a name that begins with p_ or r_."""
+    bpf.detach_kprobe_event(name)
+
+
+def _compile(text: str, bpf_dir: Path) -> Any:
+    # BCC asks this variable where the kernel's headers are; ours are enough.
+    os.environ["BCC_KERNEL_SOURCE"] = str(bpf_dir / "include")
+    bcc = _bcc()
+    with _captured_stderr() as log:
+        try:
+            return bcc.BPF(text=text, cflags=["-w", f"-DPAGE_SIZE={os.sysconf('SC_PAGE_SIZE')}"])
+        except Exception as error:
+            raise BpfError("compile", f"BCC cannot compile the programs: {error}", log()) from error
+
+
+def _bcc() -> Any:
+    try:
+        import bcc
+    except ImportError as error:
+        _refuse_bcc(error)
+    if not hasattr(bcc, "BPF"):
+        _refuse_bcc(ImportError("the module 'bcc' that Python finds is an unrelated package"))
+    return bcc
+
+
+def _refuse_bcc(error: ImportError) -> NoReturn:
+    raise KernelError(
+        f"BCC's Python module is missing ({error}): install it with 'apt install python3-bpfcc' "
+        "or 'dnf install python3-bcc' (PyPI's 'bcc' is something else)"
+    ) from error
+
+
+@contextmanager
+def _captured_stderr() -> Iterator[Callable[[], str]]:
+    """Collects what C libraries write to file descriptor 2; the function tells it."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+
+        def text() -> str:
+            file.seek(0)
+            return file.read().decode("utf-8", "replace")
+
+        try:
+            yield text
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)

@@ -1,0 +1,116 @@
+"""Bytes from the kernel become records of events."""
+
+import bisect
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Optional
+
+from . import event
+from .errors import StreamError
+from .event import Detail, Drop, Event, Packet, Record
+
+_IPV4_FAMILY = (0x0800, 0x0806, 0x8035)
+_LOW_HALF = 0xFFFFFFFF
+# How far into a function its probe may fire: behind the landing pad and the call of the tracer.
+_PROBE_DEPTH_BYTES = 64
+
+
+class Decoder:
+    """Turns messages into records.
+
+    addresses: the trace at each probed function's address.
+    tracepoints: the traces that are tracepoints, by their number in the plan.
+    """
+
+    def __init__(self, addresses: Mapping[int, str], tracepoints: Sequence[str]) -> None:
+        self.messages = 0  # decoded so far
+        self.gaps = 0  # messages that never came, by the CPUs' sequence numbers
+        self._functions = sorted((address & _LOW_HALF, name) for address, name in addresses.items())
+        self._starts = [start for start, _ in self._functions]
+        self._known: dict[int, str] = {}
+        self._tracepoints = tracepoints
+        self._expected: dict[int, int] = {}
+
+    def decode(self, raw: bytes, *, sent: bool = True) -> Record:
+        """The record in a message; raises StreamError where the bytes make no sense.
+
+        sent: false for what a tracking map's entry still holds: it has no place in the sequence.
+        """
+        self.messages += 1
+        try:
+            (
+                packet_id, record_id, parent_id, skb, sequence, cpu, slots, slots_before, children, flags, _,
+            ) = event.RECORD.struct.unpack_from(raw)  # fmt: skip
+            if sent:
+                self._check_sequence(cpu, sequence)
+            return Record(
+                packet_id=packet_id,
+                record_id=record_id,
+                parent_id=parent_id,
+                skb=skb,
+                children=children,
+                freed=bool(flags & event.FREED),
+                single=bool(flags & event.SINGLE),
+                slots_before=slots_before,
+                slots=slots,
+                events=self._events(raw, slots, skb),
+            )
+        except (struct.error, IndexError) as error:
+            raise StreamError(f"a message of {len(raw)} bytes from the kernel is cut off ({error})") from error
+
+    def _check_sequence(self, cpu: int, sequence: int) -> None:
+        expected = self._expected.get(cpu, sequence)
+        self.gaps += (sequence - expected) & _LOW_HALF
+        self._expected[cpu] = (sequence + 1) & _LOW_HALF
+
+    def _events(self, raw: bytes, slots: int, skb: int) -> tuple[Event, ...]:
+        events: list[Event] = []
+        packet: Optional[Packet] = None
+        at = event.RECORD.size
+        end = at + slots * event.SLOT_BYTES
+        while at < end:
+            kind, length = raw[at + 14], raw[at + 15]
+            if kind in (event.STEP, event.STEP_TRACEPOINT):
+                if packet is None:
+                    raise StreamError("a step comes before any packet's headers")
+                time_ns, where, _, _, _ = event.STEP_ITEM.struct.unpack_from(raw, at)
+                name = self._tracepoints[where] if kind == event.STEP_TRACEPOINT else self._function(where)
+                events.append(Event(time_ns, name, skb, packet))
+            elif kind == event.PACKET:
+                packet = _packet(raw, at)
+            elif kind == event.DETAIL:
+                events[-1] = events[-1]._replace(detail=_detail(raw, at))
+            elif kind == event.DROP:
+                location, reason, _, _, _ = event.DROP_ITEM.struct.unpack_from(raw, at)
+                events[-1] = events[-1]._replace(drop=Drop(location, None if reason == event.NO_REASON else reason))
+            if length == 0:
+                raise StreamError(f"an item of kind {kind} in a message from the kernel has no length")
+            at += length * event.SLOT_BYTES
+        return tuple(events)
+
+    def _function(self, where: int) -> str:
+        name = self._known.get(where)
+        if name is None:
+            index = bisect.bisect_right(self._starts, where) - 1
+            if index < 0 or where - self._starts[index] > _PROBE_DEPTH_BYTES:
+                raise StreamError(f"no probe was set at the address ...{where:08x}")
+            name = self._known[where] = self._functions[index][1]
+        return name
+
+
+def _packet(raw: bytes, at: int) -> Packet:
+    (
+        length, vlan_tci, l3_protocol, l4_protocol, flags, fragment_offset, l3_length, _, _, saddr, daddr, l4,
+    ) = event.PACKET_ITEM.struct.unpack_from(raw, at)  # fmt: skip
+    if l3_protocol in _IPV4_FAMILY:
+        saddr, daddr = saddr[:4], daddr[:4]
+    return Packet(length, vlan_tci, l3_protocol, l4_protocol, flags, fragment_offset, l3_length, saddr, daddr, l4)
+
+
+def _detail(raw: bytes, at: int) -> Detail:
+    pid, ifindex, netns, cpu, _, _, comm, ifname = event.DETAIL_ITEM.struct.unpack_from(raw, at)
+    return Detail(cpu, pid, _c_string(comm), ifindex, _c_string(ifname), netns)
+
+
+def _c_string(raw: bytes) -> str:
+    return raw.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")

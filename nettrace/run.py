@@ -1,0 +1,139 @@
+"""A run: messages go through the decoder and the lifecycle engine to the sink, until the end."""
+
+import time
+from typing import Optional
+
+from .bpf import Session
+from .decode import Decoder
+from .event import Context, Record
+from .kernel import Kernel
+from .lifecycle import Lifecycle
+from .plan import Plan
+from .sinks import Text, summary_text
+from .source import Settings
+from .stream import TimeOrder
+
+POLL_MS = 100
+# How often packets whose end was not seen are looked for, and how long they must have been idle.
+SWEEP_NS = 5_000_000_000
+IDLE_NS = 30_000_000_000
+
+
+class Run:
+    """Reads what a session's programs send and shows it.
+
+    count: how many packets (hits, if packets are not followed) to show; None for all.
+    """
+
+    def __init__(
+        self, session: Session, kernel: Kernel, plan: Plan, settings: Settings, sink: Text, *,
+        count: Optional[int], join_clones: bool,
+    ) -> None:  # fmt: skip
+        self.done = False
+        self._session = session
+        self._follow = settings.follow
+        self._sink = sink
+        self._count = count
+        self._shown = self._events = self._unfinished = self._missing = self._gaps = self._swept = 0
+        addresses: dict[int, str] = {}
+        for probe in plan.probes:
+            address = None if probe.program.is_tracepoint else kernel.symbols.address(probe.target)
+            if address is not None:
+                addresses[address] = probe.trace.name
+        self._decoder = Decoder(addresses, [trace.name for trace in plan.tracepoints])
+        self._lifecycle = Lifecycle(idle_ns=IDLE_NS, join_clones=join_clones)
+        # A ring buffer is in order by itself; perf buffers are one a CPU.
+        self._order = None if settings.ringbuf else TimeOrder()
+        self._swept_ns = time.monotonic_ns()
+        session.open_buffer(self._receive)
+
+    def step(self) -> None:
+        """Waits a moment for messages, shows what became complete."""
+        before_ns = time.monotonic_ns()
+        self._session.poll(POLL_MS)
+        self._release(before_ns)
+        if self._follow and before_ns - self._swept_ns > SWEEP_NS:
+            self._swept_ns = before_ns
+            self._sweep(before_ns - IDLE_NS)
+            self._show(self._lifecycle.expire(before_ns))
+
+    def finish(self) -> None:
+        """Shows what is left: in the buffer, in the kernel, and in the lifecycle engine."""
+        self._session.stop_matching()
+        self._drain()
+        if self._follow:
+            self._sweep(None)
+            self._drain()
+            self._show(self._lifecycle.close())
+
+    def summary(self, *, skipped: int, verbose: bool) -> str:
+        """The closing line."""
+        per_cpu = self._session.counters()
+        total = {name: sum(cpu[name] for cpu in per_cpu) for name in per_cpu[0]}
+        return summary_text(
+            unit="packets" if self._follow else "events",
+            shown=self._shown,
+            events=self._events,
+            lost_per_cpu=[cpu["lost_messages"] for cpu in per_cpu],
+            untracked=total["untracked"],
+            evicted=total["matched"] + total["cloned"] - total["freed"] - self._swept if self._follow else 0,
+            unfinished=self._unfinished,
+            missing=self._missing,
+            skipped=skipped,
+            verbose=verbose,
+        )
+
+    def _drain(self) -> None:
+        """Reads until the buffer was empty once."""
+        seen = -1
+        while not self.done and seen != self._decoder.messages:
+            seen = self._decoder.messages
+            self._session.poll(0)
+        self._release(None)
+
+    def _sweep(self, older_than_ns: Optional[int]) -> None:
+        for raw in self._session.take_tracked(older_than_ns):
+            self._swept += 1
+            if not self.done:
+                self._show(self._lifecycle.push(self._decoder.decode(raw, sent=False)))
+
+    def _receive(self, raw: bytes) -> None:
+        if self.done:
+            return
+        record = self._decoder.decode(raw)
+        if self._follow:
+            self._show(self._lifecycle.push(record))
+        elif self._order is None:
+            self._print(record)
+        else:
+            for ordered in self._order.push(record):
+                self._print(ordered)
+
+    def _release(self, before_ns: Optional[int]) -> None:
+        """Prints single hits that no other CPU's buffer can still precede."""
+        if self._order is None or self._follow:
+            return
+        for record in self._order.flush() if before_ns is None else self._order.ready(before_ns):
+            self._print(record)
+
+    def _show(self, contexts: list[Context]) -> None:
+        for context in contexts:
+            if self.done:
+                return
+            self._sink.context(context)
+            self._shown += 1
+            self._events += len(context.events)
+            self._unfinished += context.unfinished
+            self._missing += context.missing
+            self.done = self._shown == self._count
+
+    def _print(self, record: Record) -> None:
+        if self.done:
+            return
+        if self._decoder.gaps != self._gaps:
+            self._sink.note(f"({self._decoder.gaps - self._gaps} events lost)")
+            self._gaps = self._decoder.gaps
+        self._sink.events(record.events)
+        self._shown += 1
+        self._events += len(record.events)
+        self.done = self._shown == self._count

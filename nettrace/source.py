@@ -1,0 +1,111 @@
+"""A plan becomes C text: the kernel's offsets as numbers, the files of bpf/, and a stub a program."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import event
+from .btf import Btf, Member
+from .errors import KernelError
+from .plan import Plan, Program
+
+FILES = ("maps.h", "packet.h", "filter.h", "track.h", "probes.h")
+
+# What the C reads of the kernel's structs. A name after the colon is where the member is
+# called something else in C: the path contains a dot or another struct embeds it.
+_MEMBERS = {
+    "sk_buff": (
+        "next", "len", "dev", "sk", "cb", "protocol", "transport_header", "network_header", "mac_header",
+        "tail", "head", "data", "vlan_tci", "vlan_proto",
+    ),
+    "sock": (
+        "__sk_common.skc_family:skc_family", "__sk_common.skc_state:skc_state", "__sk_common.skc_daddr:skc_daddr",
+        "__sk_common.skc_rcv_saddr:skc_rcv_saddr", "__sk_common.skc_dport:skc_dport",
+        "__sk_common.skc_num:skc_num", "__sk_common.skc_v6_daddr:skc_v6_daddr",
+        "__sk_common.skc_v6_rcv_saddr:skc_v6_rcv_saddr", "__sk_common.skc_net:skc_net", "sk_protocol",
+    ),
+    "tcp_sock": ("rcv_nxt",),
+    "tcp_skb_cb": ("seq", "tcp_flags"),
+    "net_device": ("ifindex", "name", "nd_net"),
+    "net": ("ns.inum:ns_inum",),
+}  # fmt: skip
+
+# The members that one read of the skb fetches together (struct view).
+_VIEW = ("protocol", "transport_header", "network_header", "mac_header", "tail", "head", "data")
+_VIEW_BYTES_MAX = 128
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What else the C depends on."""
+
+    follow: bool = True  # packets are followed; else each hit stands for itself
+    ringbuf: bool = True
+    detail: bool = False
+    tracked_max: int = 16384  # skbs followed at a time
+    log_slots: int = 64  # of a followed skb before they are sent; a power of two
+    ringbuf_pages: int = 4096
+
+
+def render(plan: Plan, btf: Btf, settings: Settings, filter_constants: Mapping[str, int], bpf_dir: Path) -> str:
+    """The whole program; raises KernelError where the kernel's types lack what the C needs."""
+    defines: dict[str, int] = {}
+    defines.update(_offsets(btf))
+    defines.update(TRACKED_MAX=settings.tracked_max, LOG_SLOTS=settings.log_slots, RINGBUF_PAGES=settings.ringbuf_pages)
+    defines.update(filter_constants)
+    switches = {"FOLLOW": settings.follow, "USE_RINGBUF": settings.ringbuf, "WITH_DETAIL": settings.detail}
+    defines.update({name: 1 for name, on in switches.items() if on})
+    parts = ["#include <uapi/linux/ptrace.h>\n"]
+    parts += [f"#define {name} {value:#x}\n" for name, value in defines.items()]
+    parts.append(event.c_text())
+    for name in FILES:
+        # BCC rewrites no #included code, so the files are put together here.
+        parts.append(f'#line 1 "bpf/{name}"\n{(bpf_dir / name).read_text(encoding="utf-8")}')
+    parts.append('#line 1 "stubs"\n')
+    parts += [_stub(program) + "\n" for program in plan.programs]
+    return "".join(parts)
+
+
+def _stub(program: Program) -> str:
+    marks = {"MAY_MATCH": program.match, "FREES": program.ends_packets, "CLONES": program.clones}
+    flags = " | ".join(mark for mark, on in marks.items() if on) or "0"
+    if program.kind == "kprobe":
+        skb_from = "FIRST_MEMBER" if program.deref else "DIRECT"
+        sk = "none" if program.sk is None else program.sk
+        return f"KPROBE({program.name}, {skb_from}, {program.skb}, {sk}, {flags})"
+    if program.kind == "clone_return":
+        return f"CLONE_RETURN({program.name}, {program.most})"
+    if program.kind == "tracepoint":
+        return f"TRACEPOINT({program.name}, {program.skb}, {program.tracepoint}, {flags})"
+    return (
+        f"DROP_TRACEPOINT({program.name}, {program.skb}, {program.location}, {program.reason}, "
+        f"{program.tracepoint}, {flags})"
+    )
+
+
+def _offsets(btf: Btf) -> dict[str, int]:
+    defines: dict[str, int] = {}
+    for struct, members in _MEMBERS.items():
+        for entry in members:
+            path, _, alias = entry.partition(":")
+            defines[f"OFF_{struct}__{alias or path}"] = _member(btf, struct, path).offset
+    # Linux commit 354259fa73e2 (6.2) removed the bit: a protocol of 0 now says that there is no tag.
+    present = btf.member("sk_buff", "vlan_present")
+    if present is not None:
+        defines["HAVE_VLAN_PRESENT"] = 1
+        defines["OFF_sk_buff__vlan_present"] = present.offset
+        defines["MASK_sk_buff__vlan_present"] = present.mask << present.shift
+    offsets = [_member(btf, "sk_buff", name) for name in _VIEW]
+    start = min(member.offset for member in offsets) // 8 * 8
+    size = (max(member.offset + member.size for member in offsets) - start + 7) // 8 * 8
+    if size > _VIEW_BYTES_MAX:
+        raise KernelError(f"the members of struct sk_buff lie {size} bytes apart on this kernel: please report it")
+    defines.update(SKB_VIEW_AT=start, SKB_VIEW_BYTES=size)
+    return defines
+
+
+def _member(btf: Btf, struct: str, path: str) -> Member:
+    member = btf.member(struct, path)
+    if member is None:
+        raise KernelError(f"this kernel's struct {struct} has no member {path}: please report its release (uname -r)")
+    return member
