@@ -1,0 +1,59 @@
+"""Fixtures of the end-to-end tests, which run as root inside the VMs of tests/vm and nowhere else."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .net import Host, hosts, join, sh
+
+KPROBES = Path("/sys/kernel/debug/kprobes/list")
+TRACED_FUNCTIONS = Path("/sys/kernel/tracing/enabled_functions")
+
+
+def pytest_configure() -> None:
+    if os.environ.get("NETTRACE_TEST_KERNEL") != "1":
+        pytest.exit("tests/e2e are for the VMs: run 'make test-vm'", returncode=2)
+
+
+def attached() -> list[str]:
+    """Every probe that anything has attached to this kernel, and every BPF program of nettrace's kinds."""
+    probes = KPROBES.read_text().splitlines() + TRACED_FUNCTIONS.read_text().splitlines()
+    programs = [line for line in sh("bpftool prog show").splitlines() if "kprobe" in line or "raw_tracepoint" in line]
+    return probes + programs
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """No test leaves a probe behind."""
+    yield
+    assert attached() == []
+
+
+@pytest.fixture(scope="session")
+def kernel_has_reasons() -> bool:
+    """Whether this kernel tells why it drops a packet, by its own description of the tracepoint."""
+    return "reason" in Path("/sys/kernel/tracing/events/skb/kfree_skb/format").read_text()
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[tuple[Host, Host]]:
+    """Two hosts joined by a cable: 10.0.42.1, fd42::1 and 10.0.42.2, fd42::2; the second also has .3 and ::3."""
+    with hosts("left", "right"):
+        left_ips = ["10.0.42.1/24", "fd42::1/64"]
+        right_ips = ["10.0.42.2/24", "10.0.42.3/24", "fd42::2/64", "fd42::3/64"]
+        join("left", "l0", left_ips, "right", "r0", right_ips)
+        yield Host("left", "10.0.42.1", "fd42::1"), Host("right", "10.0.42.2", "fd42::2")
+
+
+@pytest.fixture(scope="module")
+def routed() -> Iterator[tuple[Host, Host, Host]]:
+    """A client 10.0.1.2 behind a router 10.0.1.1 / 10.0.2.1, and a server 10.0.2.2 that knows no way back."""
+    with hosts("client", "router", "server"):
+        join("client", "c0", ["10.0.1.2/24"], "router", "rc", ["10.0.1.1/24"])
+        join("router", "rs", ["10.0.2.1/24"], "server", "s0", ["10.0.2.2/24"])
+        client, router, server = Host("client", "10.0.1.2"), Host("router", "10.0.1.1"), Host("server", "10.0.2.2")
+        sh("ip -n client route add default via 10.0.1.1")
+        router.sh("sysctl -qw net.ipv4.ip_forward=1")
+        yield client, router, server
