@@ -9,7 +9,6 @@
 /* More than the slots that one hit can need: new headers, step, detail, drop. */
 #define HIT_SLOTS 16
 
-#define PLACES 3
 
 /* A followed skb: the message that is growing, then what only the kernel needs. */
 struct tracked {
@@ -34,7 +33,7 @@ struct hit {
 	u32 drop_reason;
 	u32 where;
 	u64 call;		/* CLONES: the stack pointer of the call */
-	u32 id_counter;
+	u32 place;
 	u8 kind;		/* KIND_STEP, KIND_STEP_TRACEPOINT */
 	u8 flags;
 };
@@ -44,10 +43,24 @@ struct clone_call {
 	u64 parent_id;		/* the record, as the address may be another skb's by the return */
 };
 
-BPF_TABLE("lru_hash", u64, struct tracked, tracked, TRACKED_MAX);
+/*
+ * The same as plain bytes. BCC compiles, for the host, code that prints and reads
+ * every member of every element of a map's values: of the log that would take as
+ * long as all the programs.
+ */
+struct tracked_bytes {
+	u8 bytes[sizeof(struct tracked)] __attribute__((aligned(8)));
+};
+
+BPF_TABLE("lru_hash", u64, struct tracked_bytes, tracked, TRACKED_MAX);
 
 /* Never written: a new entry starts as a copy of it. */
-BPF_ARRAY(blank, struct tracked, 1);
+BPF_ARRAY(blank, struct tracked_bytes, 1);
+
+static __always_inline struct tracked *find_tracked(u64 skb)
+{
+	return (struct tracked *)tracked.lookup(&skb);
+}
 
 /*
  * Calls under way of functions that make new skbs, by the stack pointer of the
@@ -85,47 +98,53 @@ static __always_inline bool is_ending(void)
 	return value && *value;
 }
 
-/* Adds to a counter of this CPU and returns what it was. */
-static __always_inline u64 count(u32 counter, u64 add)
+/* Counts for the summary, right also when an interrupt counts in between. */
+static __always_inline void count(u32 counter)
 {
 	u64 *value = counters.lookup(&counter);
-	u64 before;
 
-	if (!value)
-		return 0;
-	before = *value;
-	*value = before + add;
-	return before;
+	if (value)
+		__sync_fetch_and_add(value, 1);
+}
+
+/* The next number of a counter that only one program at a time goes by. */
+static __always_inline u64 next_number(u32 counter)
+{
+	u64 *value = counters.lookup(&counter);
+
+	return value ? (*value)++ : 0;
 }
 
 /*
- * A number that no other call in this run returns, never 0. Programs of one kind
- * do not nest on a CPU, but a tracepoint can fire inside a kprobe's program: each
- * kind counts by itself.
+ * A number that no other call in this run returns, never 0. Each place on each CPU
+ * numbers for itself, and so do the returns of kprobes, which have no place.
  */
-static __always_inline u64 new_id(u32 counter)
+static __always_inline u64 new_id(u32 place)
 {
 	u64 cpu = bpf_get_smp_processor_id();
 
-	return (count(counter, 1) + 1) << 16 | (counter == COUNTER_TRACEPOINT_IDS) << 15 | cpu;
+	return (next_number(COUNTER_IDS_0 + place) + 1) << 16 | place << 14 | cpu;
 }
 
 /* Sends a message; size is that of the header and its slots. */
-static __always_inline void submit(void *ctx, struct record *record, u32 size)
+static __always_inline void submit(void *ctx, struct record *record, u32 size, u32 place)
 {
 	int failed;
 
 	record->cpu = bpf_get_smp_processor_id();
-	record->sequence = count(COUNTER_MESSAGES, 1);
+	record->place = place;
+	record->sequence = next_number(COUNTER_MESSAGES_0 + place);
 #ifdef USE_RINGBUF
 	failed = messages.ringbuf_output(record, size, 0);
 #else
 	failed = messages.perf_submit(ctx, record, size);
 #endif
-	if (failed) {
-		count(COUNTER_LOST_MESSAGES, 1);
-		count(COUNTER_LOST_SLOTS, record->slots);
-		if (record->flags & (RECORD_FREED | RECORD_SINGLE) && !record->parent_id)
-			count(COUNTER_LOST_PACKETS, 1);
+	if (!failed) {
+		record->flags |= RECORD_DELIVERED;
+		return;
 	}
+	count(COUNTER_LOST_MESSAGES);
+	if (record->flags & (RECORD_FREED | RECORD_SINGLE) && !(record->flags & RECORD_DELIVERED) &&
+	    !record->parent_id)
+		count(COUNTER_LOST_PACKETS);
 }

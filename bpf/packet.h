@@ -36,6 +36,7 @@
 #define HEADER_UNSET 0xffff
 
 #define ntohs(x) __builtin_bswap16(x)
+#define ntohl(x) __builtin_bswap32(x)
 
 #define READ(type, base, offset)                                               \
 	({                                                                     \
@@ -59,7 +60,7 @@ struct place {
 	u32 l3;		/* offset from head; 0: there is no network header yet */
 	u32 tail;	/* end of what lies in the linear buffer */
 	u16 protocol;	/* EtherType; 0: the skb does not say yet */
-	u16 vlan_tci;	/* of a tag in the frame */
+	u16 vlan_tci;	/* of the tag, in the frame or beside it; 0: none */
 };
 
 static __always_inline bool locate(void *skb, struct place *place)
@@ -74,6 +75,12 @@ static __always_inline bool locate(void *skb, struct place *place)
 	place->tail = VIEW(&view, u32, tail);
 	place->protocol = ntohs(VIEW(&view, u16, protocol));
 	place->vlan_tci = 0;
+#ifdef HAVE_VLAN_PRESENT
+	if (VIEW(&view, u8, vlan_present) & MASK_sk_buff__vlan_present)
+#else
+	if (VIEW(&view, u16, vlan_proto))
+#endif
+		place->vlan_tci = VIEW(&view, u16, vlan_tci);
 	mac = VIEW(&view, u16, mac_header);
 	network = VIEW(&view, u16, network_header);
 
@@ -239,13 +246,13 @@ static __always_inline bool parse_arp(const struct place *place, struct packet *
 }
 
 /*
- * A segment on its way down has no header yet: its socket knows the addresses,
- * and TCP's control block the sequence number and the flags.
+ * A segment on its way down has no header yet: its socket knows the addresses.
+ * TCP's own header may be there already: then l4 is its place.
  */
-static __always_inline bool parse_socket(void *skb, void *sk, const struct place *place, struct packet *packet)
+static __always_inline bool parse_socket(void *skb, void *sk, const struct place *place, struct packet *packet, u32 *l4)
 {
-	u16 family, port, transport;
-	u8 state, flags;
+	u16 family, transport;
+	u8 state;
 	u32 mapped[3] = {};
 
 	if (!sk)
@@ -272,55 +279,63 @@ static __always_inline bool parse_socket(void *skb, void *sk, const struct place
 	}
 	packet->l4_protocol = READ(u16, sk, OFF_sock__sk_protocol);
 	packet->flags |= PACKET_FROM_SOCKET;
-	if (packet->l4_protocol != IPPROTO_TCP && packet->l4_protocol != IPPROTO_UDP)
-		return true;
-
 	transport = READ(u16, skb, OFF_sk_buff__transport_header);
-	if (transport && transport != HEADER_UNSET && transport + 8 <= place->tail) {
-		copy_l4(place, packet, transport);
-		if (packet->flags & PACKET_HAS_L4)
-			return true;
-	}
+	if (transport != HEADER_UNSET)
+		*l4 = transport;
+	return true;
+}
+
+/* Ports from the socket, sequence numbers and flags from TCP's control block. */
+static __always_inline void copy_l4_of_socket(void *skb, void *sk, struct packet *packet)
+{
+	u16 port;
+
+	if (packet->l4_protocol != IPPROTO_TCP && packet->l4_protocol != IPPROTO_UDP)
+		return;
 	port = READ(u16, sk, OFF_sock__skc_num);
 	*(u16 *)packet->l4 = ntohs(port);
 	*(u16 *)(packet->l4 + 2) = READ(u16, sk, OFF_sock__skc_dport);
 	packet->flags |= PACKET_HAS_L4;
 	if (packet->l4_protocol == IPPROTO_TCP) {
-		*(u32 *)(packet->l4 + 4) = __builtin_bswap32(READ(u32, skb, OFF_sk_buff__cb + OFF_tcp_skb_cb__seq));
-		*(u32 *)(packet->l4 + 8) = __builtin_bswap32(READ(u32, sk, OFF_tcp_sock__rcv_nxt));
-		flags = READ(u8, skb, OFF_sk_buff__cb + OFF_tcp_skb_cb__tcp_flags);
-		packet->l4[13] = flags;
+		*(u32 *)(packet->l4 + 4) = ntohl(READ(u32, skb, OFF_sk_buff__cb + OFF_tcp_skb_cb__seq));
+		*(u32 *)(packet->l4 + 8) = ntohl(READ(u32, sk, OFF_tcp_sock__rcv_nxt));
+		packet->l4[13] = READ(u8, skb, OFF_sk_buff__cb + OFF_tcp_skb_cb__tcp_flags);
 	}
-	return true;
 }
 
 /* Reads everything but what only the display needs; false: these headers cannot be read here. */
 static __always_inline bool parse(void *skb, void *sk, const struct place *place, struct packet *packet, u32 *ports_at)
 {
-	u8 first;
+	u8 version;
 	u32 l4 = 0;
 
 	*ports_at = 0;
-	if (!place->l3)
-		return parse_socket(skb, sk, place, packet);
-	first = READ(u8, place->head, place->l3) >> 4;
-	/* __ip_local_out() sees the header before skb->protocol is set. */
-	if (place->protocol == ETH_P_IP || (!place->protocol && first == 4)) {
-		if (!parse_ipv4(place, packet, &l4))
+	if (!place->l3) {
+		if (!parse_socket(skb, sk, place, packet, &l4))
 			return false;
-	} else if (place->protocol == ETH_P_IPV6 || (!place->protocol && first == 6)) {
-		if (!parse_ipv6(place, packet, &l4))
-			return false;
-	} else if (place->protocol == ETH_P_ARP || place->protocol == ETH_P_RARP) {
-		return parse_arp(place, packet);
 	} else {
-		packet->l3_protocol = place->protocol;
-		return place->protocol != 0;
+		/* __ip_local_out() sees the header before skb->protocol is set. */
+		version = place->protocol ? 0 : READ(u8, place->head, place->l3) >> 4;
+		if (place->protocol == ETH_P_IP || version == 4) {
+			if (!parse_ipv4(place, packet, &l4))
+				return false;
+		} else if (place->protocol == ETH_P_IPV6 || version == 6) {
+			if (!parse_ipv6(place, packet, &l4))
+				return false;
+		} else if (place->protocol == ETH_P_ARP || place->protocol == ETH_P_RARP) {
+			return parse_arp(place, packet);
+		} else {
+			packet->l3_protocol = place->protocol;
+			return place->protocol != 0;
+		}
 	}
-	if (l4) {
+	if (l4)
 		copy_l4(place, packet, l4);
-		if (packet->flags & PACKET_HAS_L4)
-			*ports_at = l4;
+	if (packet->flags & PACKET_FROM_SOCKET) {
+		if (!(packet->flags & PACKET_HAS_L4))
+			copy_l4_of_socket(skb, sk, packet);
+	} else if (packet->flags & PACKET_HAS_L4) {
+		*ports_at = l4;
 	}
 	return true;
 }
@@ -332,12 +347,6 @@ static __always_inline void complete(void *skb, const struct place *place, struc
 	packet->slots = sizeof(*packet) / SLOT_BYTES;
 	packet->length = READ(u32, skb, OFF_sk_buff__len);
 	packet->vlan_tci = place->vlan_tci;
-#ifdef HAVE_VLAN_PRESENT
-	if (READ(u8, skb, OFF_sk_buff__vlan_present) & MASK_sk_buff__vlan_present)
-#else
-	if (READ(u16, skb, OFF_sk_buff__vlan_proto))
-#endif
-		packet->vlan_tci = READ(u16, skb, OFF_sk_buff__vlan_tci);
 }
 
 /* Whether the headers that a packet was last seen with are still the same. */
@@ -348,6 +357,8 @@ static __always_inline bool same_headers(const struct place *place, const struct
 
 	if (place->l3 == 0 || place->l3 != t->l3)
 		return place->l3 == t->l3;
+	if (place->vlan_tci != t->now.vlan_tci)
+		return false;
 	if (place->protocol && place->protocol != t->now.l3_protocol)
 		return false;
 	if (t->now.l3_protocol == ETH_P_IP) {

@@ -26,17 +26,25 @@
 #define DIRECT(argument) ((void *)(argument))
 #define FIRST_MEMBER(argument) READ(void *, argument, 0)
 
+/* The place that this context has, or a free one for context 0; NULL: none. */
 static __always_inline struct hit *place_of(u64 context)
 {
-	struct hit *place;
-	u32 first = 0, second = 1, third = 2;
+	struct hit *place = NULL;
+	u32 i;
 
-	place = handed_over.lookup(&first);
-	if (place && place->context != context)
-		place = handed_over.lookup(&second);
-	if (place && place->context != context)
-		place = handed_over.lookup(&third);
-	return place && place->context == context ? place : NULL;
+#pragma unroll
+	for (i = 0; i < PLACES; i++) {
+		u32 key = i;
+
+		place = handed_over.lookup(&key);
+		if (!place)
+			return NULL;
+		if (place->context == context) {
+			place->place = i;
+			return place;
+		}
+	}
+	return NULL;
 }
 
 /*
@@ -48,12 +56,12 @@ static __always_inline struct hit *leave(void *ctx, u64 skb, u8 flags)
 	struct hit *place;
 
 #ifdef FOLLOW
-	if (!(flags & MAY_MATCH) && !tracked.lookup(&skb))
+	if (!(flags & MAY_MATCH) && !find_tracked(skb))
 		return NULL;
 #endif
 	place = place_of(0);
 	if (!place) {
-		count(COUNTER_MISSED, 1);
+		count(COUNTER_MISSED);
 		return NULL;
 	}
 	place->context = (u64)ctx;
@@ -62,48 +70,36 @@ static __always_inline struct hit *leave(void *ctx, u64 skb, u8 flags)
 	return place;
 }
 
-/* The worker's half. */
-static __always_inline bool take(void *ctx, struct hit *hit)
-{
-	struct hit *place = place_of((u64)ctx);
-
-	if (!place)
-		return false;
-	hit->skb = place->skb;
-	hit->flags = place->flags;
-	hit->sk = place->sk;
-	hit->where = place->where;
-	hit->drop_location = place->drop_location;
-	hit->drop_reason = place->drop_reason;
-	place->context = 0;
-	return true;
-}
-
+/* The worker's half. The place is taken until the work is done: its numbers are its own. */
 int work_of_kprobe(struct pt_regs *ctx)
 {
-	struct hit hit = {};
+	struct hit *place = place_of((u64)ctx);
+	struct hit hit;
 
-	if (!take(ctx, &hit))
+	if (!place)
 		return 0;
+	hit = *place;
 	hit.where = (u32)PT_REGS_IP(ctx);
 	hit.kind = KIND_STEP;
-	hit.id_counter = COUNTER_KPROBE_IDS;
 	hit.call = CALL_OF_ENTRY(ctx);
 	hit.drop_location = 0;
 	handle(ctx, &hit);
+	place->context = 0;
 	return 0;
 }
 
 int work_of_tracepoint(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct hit hit = {};
+	struct hit *place = place_of((u64)ctx);
+	struct hit hit;
 
-	if (!take(ctx, &hit))
+	if (!place)
 		return 0;
+	hit = *place;
 	hit.kind = KIND_STEP_TRACEPOINT;
-	hit.id_counter = COUNTER_TRACEPOINT_IDS;
 	hit.sk = NULL;
 	handle(ctx, &hit);
+	place->context = 0;
 	return 0;
 }
 
@@ -128,6 +124,53 @@ static __always_inline void call_work_of_tracepoint(struct bpf_raw_tracepoint_ar
 									       \
 		if (place) {                                                   \
 			place->sk = (void *)ARG_##sk_arg(ctx);                 \
+			call_work_of_kprobe(ctx, place);                       \
+		}                                                              \
+		return 0;                                                      \
+	}
+
+/*
+ * One program for all functions, where each can be attached with a cookie: the
+ * flags, the index of the skb, that of the socket plus 1, and whether the
+ * argument only leads to the skb.
+ */
+static __always_inline u64 argument(struct pt_regs *ctx, u64 index)
+{
+	u64 value = 0;
+
+/* The comments tell the cases apart: the verifier wants each register read at a fixed place. */
+#define ARGUMENT(number)                                                       \
+	case number:                                                           \
+		value = ARG_##number(ctx);                                     \
+		asm volatile("# argument " #number : "+r"(value));             \
+		break
+
+	switch (index) {
+	ARGUMENT(0);
+	ARGUMENT(1);
+	ARGUMENT(2);
+	ARGUMENT(3);
+	ARGUMENT(4);
+	ARGUMENT(5);
+	}
+	return value;
+}
+
+#define KPROBE_BY_COOKIE(name)                                                 \
+	int name(struct pt_regs *ctx)                                          \
+	{                                                                      \
+		u64 (*attach_cookie)(void *) = (void *)174;                    \
+		u64 cookie = attach_cookie(ctx);                               \
+		u64 skb = argument(ctx, cookie >> 8 & 0xf);                    \
+		struct hit *place;                                             \
+									       \
+		if (cookie >> 16 & 1)                                          \
+			skb = READ(u64, skb, 0);                               \
+		place = leave(ctx, skb, cookie & 0xff);                        \
+		if (place) {                                                   \
+			place->sk = NULL;                                      \
+			if (cookie >> 12 & 0xf)                                \
+				place->sk = (void *)argument(ctx, (cookie >> 12 & 0xf) - 1); \
 			call_work_of_kprobe(ctx, place);                       \
 		}                                                              \
 		return 0;                                                      \

@@ -78,11 +78,11 @@ static __always_inline void fill_drop(struct drop *drop, const struct hit *hit)
 
 #ifdef FOLLOW
 
-static __always_inline void send(void *ctx, struct tracked *t)
+static __always_inline void send(void *ctx, struct tracked *t, u32 place)
 {
 	u32 slots = log_end(t);
 
-	submit(ctx, &t->record, sizeof(t->record) + slots * SLOT_BYTES);
+	submit(ctx, &t->record, sizeof(t->record) + slots * SLOT_BYTES, place);
 	t->record.slots_before += slots;
 	t->record.slots = 0;
 }
@@ -98,27 +98,28 @@ static __always_inline void note_headers(struct tracked *t)
 
 /* A new entry for an skb, holding its headers and no step yet. */
 static __always_inline struct tracked *add(u64 skb, const struct packet *packet, u64 packet_id, u64 parent_id,
-					   u32 id_counter)
+					   u32 place)
 {
 	u32 zero = 0;
-	struct tracked *t = blank.lookup(&zero);
+	struct tracked_bytes *empty = blank.lookup(&zero);
+	struct tracked *t;
 
-	if (!t)
+	if (!empty)
 		return NULL;
-	if (tracked.update(&skb, t)) {
-		count(COUNTER_UNTRACKED, 1);
+	if (tracked.update(&skb, empty)) {
+		count(COUNTER_UNTRACKED);
 		return NULL;
 	}
-	t = tracked.lookup(&skb);
+	t = find_tracked(skb);
 	if (!t)
 		return NULL;
 	t->now = *packet;
-	t->record.record_id = new_id(id_counter);
+	t->record.record_id = new_id(place);
 	t->record.packet_id = packet_id ? packet_id : t->record.record_id;
 	t->record.parent_id = parent_id;
 	t->record.skb = skb;
 	note_headers(t);
-	count(packet_id ? COUNTER_CLONED : COUNTER_MATCHED, 1);
+	count(packet_id ? COUNTER_CLONED : COUNTER_MATCHED);
 	return t;
 }
 
@@ -154,7 +155,7 @@ static __always_inline void clone_begins(const struct tracked *t, const struct h
 static __always_inline void handle(void *ctx, const struct hit *hit)
 {
 	u64 skb = (u64)hit->skb;
-	struct tracked *t = tracked.lookup(&skb);
+	struct tracked *t = find_tracked(skb);
 	struct packet packet = {};
 	struct place place = {};
 	u32 known = !!t, changed = 0, ports_at = 0;
@@ -169,6 +170,23 @@ static __always_inline void handle(void *ctx, const struct hit *hit)
 		if (known) {
 			if (!t)
 				return;
+			if (t->l3 && !place.l3) {
+				/*
+				 * Headers that were there do not vanish: the skb ended
+				 * unseen, as when the free came from an interrupt of a
+				 * kprobe's program, and its address is another's now.
+				 */
+				send(ctx, t, hit->place);
+				tracked.delete(&skb);
+				count(COUNTER_REUSED);
+				if (!(hit->flags & MAY_MATCH))
+					return;
+				known = 0;
+			}
+		}
+		if (known) {
+			if (!t)
+				return;
 			changed = !same_headers(&place, t);
 		}
 		if (changed)
@@ -179,7 +197,7 @@ static __always_inline void handle(void *ctx, const struct hit *hit)
 	if (!known) {
 		if (!changed || !packet_matches(&packet) || is_ending())
 			return;
-		t = add(skb, &packet, 0, 0, hit->id_counter);
+		t = add(skb, &packet, 0, 0, hit->place);
 	}
 	if (!t)
 		return;
@@ -189,7 +207,7 @@ static __always_inline void handle(void *ctx, const struct hit *hit)
 		t->now = packet;
 	}
 	if (t->record.slots >= LOG_SLOTS - HIT_SLOTS) {
-		send(ctx, t);
+		send(ctx, t, hit->place);
 		changed = 1;	/* each message tells the headers again */
 	}
 	if (changed && known)
@@ -199,8 +217,8 @@ static __always_inline void handle(void *ctx, const struct hit *hit)
 		clone_begins(t, hit);
 	if (hit->flags & FREES) {
 		t->record.flags |= RECORD_FREED;
-		count(COUNTER_FREED, 1);
-		send(ctx, t);
+		count(COUNTER_FREED);
+		send(ctx, t, hit->place);
 		tracked.delete(&skb);
 	}
 }
@@ -211,7 +229,7 @@ static __always_inline void adopt(struct tracked *parent, u64 skb)
 	struct packet packet = parent->now;
 	struct tracked *child;
 
-	child = add(skb, &packet, parent->record.packet_id, parent->record.record_id, COUNTER_KPROBE_IDS);
+	child = add(skb, &packet, parent->record.packet_id, parent->record.record_id, PLACES);
 	if (!child)
 		return;
 	child->l3 = parent->l3;
@@ -232,7 +250,7 @@ static __always_inline void clone_ends(u64 skb, u64 call, const u32 most)
 	parent_skb = under_way->parent_skb;
 	parent_id = under_way->parent_id;
 	clone_calls.delete(&call);
-	parent = tracked.lookup(&parent_skb);
+	parent = find_tracked(parent_skb);
 	if (!parent || parent->record.record_id != parent_id)
 		return;
 	for (i = 0; i < most; i++) {
@@ -276,13 +294,13 @@ static __always_inline void handle(void *ctx, const struct hit *hit)
 		fill_drop(&message.drop, hit);
 	else
 		size -= sizeof(message.drop);
-	message.record.record_id = new_id(hit->id_counter);
+	message.record.record_id = new_id(hit->place);
 	message.record.packet_id = message.record.record_id;
 	message.record.skb = (u64)hit->skb;
 	message.record.flags = RECORD_SINGLE;
 	message.record.slots = (size - sizeof(message.record)) / SLOT_BYTES;
-	count(COUNTER_MATCHED, 1);
-	submit(ctx, &message.record, size);
+	count(COUNTER_MATCHED);
+	submit(ctx, &message.record, size, hit->place);
 }
 
 #endif

@@ -5,7 +5,9 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, Optional
 
@@ -19,6 +21,8 @@ _BPF_TRACE_KPROBE_MULTI = 42
 _BPF_F_KPROBE_MULTI_RETURN = 1
 
 PERF_PAGES_PER_CPU = 1024
+# Messages handed over at a time, so that a reader that cannot keep up still hears of a signal.
+BATCH = 1024
 
 
 class _LinkOptions(ctypes.Structure):
@@ -52,8 +56,9 @@ class Session:
         self._settings = settings
         self._multi = multi
         self._links: list[int] = []
-        self._raised: Optional[BaseException] = None
+        self._messages: list[bytes] = []
         self._bpf = _compile(text, bpf_dir)
+        self._open_buffer()
 
     def __enter__(self) -> "Session":
         return self
@@ -61,31 +66,27 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def open_buffer(self, receive: Callable[[bytes], None]) -> None:
-        """Sets what each message is handed to while polling."""
-
-        def callback(_context: Any, data: int, size: int) -> None:
-            # BCC prints and swallows what is raised here: keep it for poll().
-            if self._raised is None:
-                try:
-                    receive(ctypes.string_at(data, size))
-                except BaseException as error:
-                    self._raised = error
-
-        buffer = self._bpf["messages"]
-        if self._settings.ringbuf:
-            buffer.open_ring_buffer(callback)
-        else:
-            buffer.open_perf_buffer(callback, page_cnt=PERF_PAGES_PER_CPU, lost_cb=lambda _: None)
-
-    def poll(self, timeout_ms: int) -> None:
-        """Hands over what is in the buffer, waiting for more at most so long; returns early on a signal."""
+    def poll(self, timeout_ms: int) -> list[bytes]:
+        """The messages that are in the buffer, waiting for some at most so long; returns early on a signal."""
         if self._settings.ringbuf:
             self._bpf.ring_buffer_poll(timeout_ms)
         else:
             self._bpf.perf_buffer_poll(timeout_ms)
-        if self._raised is not None:
-            raise self._raised
+        messages, self._messages = self._messages, []
+        return messages
+
+    def _open_buffer(self) -> None:
+        # What BCC calls only takes the bytes: an error there would be printed and swallowed,
+        # and while it is slow the library would go on reading, deaf to signals.
+        def take(_context: Any, data: int, size: int) -> int:
+            self._messages.append(ctypes.string_at(data, size))
+            return -1 if len(self._messages) >= BATCH else 0  # ends the ring buffer's poll
+
+        buffer = self._bpf["messages"]
+        if self._settings.ringbuf:
+            buffer.open_ring_buffer(take)
+        else:
+            buffer.open_perf_buffer(take, page_cnt=PERF_PAGES_PER_CPU, lost_cb=lambda _: None)
 
     def attach(self) -> None:
         """Attaches the plan's probes.
@@ -127,7 +128,9 @@ class Session:
 
         Yields what they hold: messages that were not sent.
         """
-        table = self._bpf["tracked"]
+        # Values of plain bytes: BCC cannot describe the type that the C side gives them.
+        size = _bcc().lib.bpf_table_leaf_size(self._bpf.module, b"tracked")
+        table = self._bpf.get_table(b"tracked", ctypes.c_uint64, ctypes.c_ubyte * size)
         for key in list(table.keys()):
             try:
                 value = bytes(table[key])
@@ -140,14 +143,15 @@ class Session:
 
     def detach(self) -> None:
         """Takes the probes away; what is in the buffer can still be read."""
-        for link in self._links:
-            os.close(link)
-        self._links.clear()
-        with _captured_stderr():
-            for name in list(self._bpf.kprobe_fds):
-                _detach_kprobe(self._bpf, name)
-            for name in list(self._bpf.raw_tracepoint_fds):
-                self._bpf.detach_raw_tracepoint(name)
+        # For each the kernel waits until nobody runs in it any more: let it wait for all at once.
+        work: list[Callable[[], object]] = [partial(os.close, link) for link in self._links]
+        work += [partial(self._bpf.detach_kprobe_event, name) for name in self._bpf.kprobe_fds]
+        work += [partial(self._bpf.detach_raw_tracepoint, name) for name in self._bpf.raw_tracepoint_fds]
+        self._links = []
+        if work:
+            with _captured_stderr(), ThreadPoolExecutor(len(work)) as pool:
+                for done in [pool.submit(task) for task in work]:
+                    done.result()
 
     def close(self) -> None:
         """Detaches and frees everything."""
@@ -203,7 +207,10 @@ class Session:
         """Makes a kprobe.multi link; returns why it failed."""
         names = [probe.target.encode() for probe in probes]
         array = (ctypes.c_char_p * len(names))(*names)
-        options = _LinkOptions(multi_flags=flags, count=len(names), symbols=ctypes.addressof(array))
+        cookies = (ctypes.c_uint64 * len(names))(*(probe.cookie for probe in probes))
+        options = _LinkOptions(
+            multi_flags=flags, count=len(names), symbols=ctypes.addressof(array), cookies=ctypes.addressof(cookies)
+        )
         options.size = ctypes.sizeof(options)
         link = libbpf().bpf_link_create(program_fd, 0, _BPF_TRACE_KPROBE_MULTI, ctypes.byref(options))
         if link < 0:
@@ -227,11 +234,6 @@ def _last_step_ns(raw: bytes) -> int:
             last = event.STEP_ITEM.struct.unpack_from(raw, at)[0]
         at += max(1, raw[at + 15]) * event.SLOT_BYTES
     return int(last)
-
-
-def _detach_kprobe(bpf: Any, name: bytes) -> None:
-    """BCC keeps kprobes and kretprobes in one table, by a name that begins with p_ or r_."""
-    bpf.detach_kprobe_event(name)
 
 
 def _compile(text: str, bpf_dir: Path) -> Any:

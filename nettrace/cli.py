@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from types import FrameType
-from typing import Optional
+from typing import NoReturn, Optional
 
 from . import __version__, files, filters, plan, sinks, source, tree
 from .errors import BpfError, KernelError, NettraceError, UsageError
@@ -33,16 +33,17 @@ examples:
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Runs the program and returns its exit status: 0, 1 for what failed, 2 for bad options."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    level = logging.DEBUG if options.debug else logging.INFO if options.verbose else logging.WARNING
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    debug = False
     try:
+        options = _parser().parse_args(arguments)
+        debug = options.debug
+        level = logging.DEBUG if debug else logging.INFO if options.verbose else logging.WARNING
+        logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
         status = _main(options)
         sys.stdout.flush()
         return status
     except NettraceError as error:
-        if isinstance(error, BpfError) and options.debug:
+        if isinstance(error, BpfError) and debug:
             print(error.log, file=sys.stderr)
         print(f"nettrace: {error}", file=sys.stderr)
         return error.exit_status
@@ -54,8 +55,15 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         return INTERRUPTED
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says in one sentence what is wrong, where argparse would print all of the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; nettrace -h lists the options")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="nettrace",
         description="Follows network packets through the Linux kernel: each packet's path, function by function.",
         epilog=_EPILOG,
@@ -103,7 +111,7 @@ def _main(options: argparse.Namespace) -> int:
     traces = _tree()
     if options.trace is not None and options.trace.strip() == "?":
         kernel = Kernel()
-        everything = plan.make(traces.traces(), kernel, clones=True, match_everywhere=False)
+        everything = plan.make(traces.traces(), kernel)
         sys.stdout.write(sinks.tree_text(traces, everything))
         return 0
 
@@ -112,8 +120,15 @@ def _main(options: argparse.Namespace) -> int:
         sport=options.sport, dport=options.dport, port=options.port, proto=options.proto,
     )  # fmt: skip
     count = _positive("-c", options.count)
-    chosen, narrowed = _chosen(options, traces)
-    if packet_filter.is_empty and not narrowed and count is None and not options.force:
+    if options.basic and options.trace_noclone:
+        raise UsageError("--trace-noclone says nothing with --basic, which follows no packet: leave one of them out")
+    named = _named(options, traces)
+    if (
+        packet_filter.is_empty
+        and named in (None, frozenset(trace.name for trace in traces.traces()))
+        and count is None
+        and not options.force
+    ):
         raise UsageError(
             "tracing every packet of the host would slow it down: give a filter (-p, --addr, --port, ...), "
             "traces (-t), a count (-c), or --force"
@@ -128,10 +143,11 @@ def _main(options: argparse.Namespace) -> int:
     )
     multi = _multi(options.backend, kernel)
     what = plan.make(
-        chosen,
+        _attached(options, traces, named),
         kernel,
         clones=settings.follow and not options.trace_noclone,
-        match_everywhere=narrowed or options.basic,
+        match_at=_matched(options, traces, named),
+        cookies=multi,
     )
     text = source.render(what, kernel.btf, settings, packet_filter.constants(), files.BPF)
     if options.print_bpf:
@@ -166,7 +182,7 @@ def _run(
                 run.step()
             run.finish()
             sink.note("end trace...")
-            print(run.summary(skipped=len(skipped), verbose=options.verbose), file=sys.stderr, flush=True)
+            print(run.summary(skipped=len(skipped)).text(options.verbose), file=sys.stderr, flush=True)
             session.detach()
     return 0
 
@@ -203,20 +219,41 @@ def _tree() -> tree.Tree:
         ) from error
 
 
-def _chosen(options: argparse.Namespace, traces: tree.Tree) -> tuple[Sequence[Trace], bool]:
-    """The traces to attach, and whether the user chose them.
+def _named(options: argparse.Namespace, traces: tree.Tree) -> Optional[frozenset[str]]:
+    """The traces that -t stands for; None without it."""
+    if options.trace is None:
+        return None
+    names = [name.strip() for name in options.trace.split(",") if name.strip()]
+    if not names:
+        raise UsageError("-t needs the name of a trace or group; '-t ?' lists them")
+    return frozenset(trace.name for trace in traces.select(names))
+
+
+def _attached(options: argparse.Namespace, traces: tree.Tree, named: Optional[frozenset[str]]) -> Sequence[Trace]:
+    """The traces to attach.
 
     A followed packet's record is sent when it is freed, so the traces that tell so are always there.
     """
-    names = [name.strip() for name in (options.trace or "").split(",") if name.strip()]
-    if options.trace is not None and not names:
-        raise UsageError("-t needs the name of a trace or group; '-t ?' lists them")
-    if not names:
-        return traces.default(), False
-    wanted = {trace.name for trace in traces.select(names)}
-    if not options.basic:
-        wanted |= {trace.name for trace in traces.traces() if trace.role is not None}
-    return [trace for trace in traces.traces() if trace.name in wanted], tree.ROOT not in names
+    if named is None:
+        return traces.default()
+    return [
+        trace
+        for trace in traces.traces()
+        if trace.name in named or (trace.role is not None and not options.basic and trace.default)
+    ]
+
+
+def _matched(
+    options: argparse.Namespace, traces: tree.Tree, named: Optional[frozenset[str]]
+) -> Optional[frozenset[str]]:
+    """The traces where packets are matched: those asked for by name, or the tree's own choice.
+
+    Hits that stand for themselves are all matched.
+    """
+    everything = frozenset(trace.name for trace in traces.traces())
+    if options.basic:
+        return everything
+    return None if named == everything else named
 
 
 def _multi(backend: str, kernel: Kernel) -> bool:

@@ -13,6 +13,13 @@ _IPV4_FAMILY = (0x0800, 0x0806, 0x8035)
 _LOW_HALF = 0xFFFFFFFF
 # How far into a function its probe may fire: behind the landing pad and the call of the tracer.
 _PROBE_DEPTH_BYTES = 64
+_ITEM_SLOTS = {
+    event.STEP: 1,
+    event.STEP_TRACEPOINT: 1,
+    event.PACKET: event.PACKET_ITEM.size // event.SLOT_BYTES,
+    event.DETAIL: event.DETAIL_ITEM.size // event.SLOT_BYTES,
+    event.DROP: event.DROP_ITEM.size // event.SLOT_BYTES,
+}
 
 
 class Decoder:
@@ -29,20 +36,20 @@ class Decoder:
         self._starts = [start for start, _ in self._functions]
         self._known: dict[int, str] = {}
         self._tracepoints = tracepoints
-        self._expected: dict[int, int] = {}
+        self._expected: dict[tuple[int, int], int] = {}
 
     def decode(self, raw: bytes, *, sent: bool = True) -> Record:
         """The record in a message; raises StreamError where the bytes make no sense.
 
         sent: false for what a tracking map's entry still holds: it has no place in the sequence.
         """
-        self.messages += 1
         try:
             (
-                packet_id, record_id, parent_id, skb, sequence, cpu, slots, slots_before, children, flags, _,
+                packet_id, record_id, parent_id, skb, sequence, cpu, slots, slots_before, children, flags, place,
             ) = event.RECORD.struct.unpack_from(raw)  # fmt: skip
             if sent:
-                self._check_sequence(cpu, sequence)
+                self.messages += 1
+                self._check_sequence((cpu, place), sequence)
             return Record(
                 packet_id=packet_id,
                 record_id=record_id,
@@ -58,10 +65,12 @@ class Decoder:
         except (struct.error, IndexError) as error:
             raise StreamError(f"a message of {len(raw)} bytes from the kernel is cut off ({error})") from error
 
-    def _check_sequence(self, cpu: int, sequence: int) -> None:
-        expected = self._expected.get(cpu, sequence)
-        self.gaps += (sequence - expected) & _LOW_HALF
-        self._expected[cpu] = (sequence + 1) & _LOW_HALF
+    def _check_sequence(self, source: tuple[int, int], sequence: int) -> None:
+        ahead = (sequence - self._expected.get(source, 0)) & _LOW_HALF
+        if ahead > _LOW_HALF // 2:
+            return  # behind: an interrupt's message overtook it, or took the same number
+        self.gaps += ahead
+        self._expected[source] = (sequence + 1) & _LOW_HALF
 
     def _events(self, raw: bytes, slots: int, skb: int) -> tuple[Event, ...]:
         events: list[Event] = []
@@ -70,23 +79,30 @@ class Decoder:
         end = at + slots * event.SLOT_BYTES
         while at < end:
             kind, length = raw[at + 14], raw[at + 15]
+            if length != _ITEM_SLOTS.get(kind) or at + length * event.SLOT_BYTES > end:
+                raise StreamError(f"a message from the kernel has an item of kind {kind} and {length} slots")
             if kind in (event.STEP, event.STEP_TRACEPOINT):
                 if packet is None:
                     raise StreamError("a step comes before any packet's headers")
                 time_ns, where, _, _, _ = event.STEP_ITEM.struct.unpack_from(raw, at)
-                name = self._tracepoints[where] if kind == event.STEP_TRACEPOINT else self._function(where)
+                name = self._tracepoint(where) if kind == event.STEP_TRACEPOINT else self._function(where)
                 events.append(Event(time_ns, name, skb, packet))
             elif kind == event.PACKET:
                 packet = _packet(raw, at)
+            elif not events:
+                raise StreamError("what a step tells comes before any step")
             elif kind == event.DETAIL:
                 events[-1] = events[-1]._replace(detail=_detail(raw, at))
-            elif kind == event.DROP:
+            else:
                 location, reason, _, _, _ = event.DROP_ITEM.struct.unpack_from(raw, at)
                 events[-1] = events[-1]._replace(drop=Drop(location, None if reason == event.NO_REASON else reason))
-            if length == 0:
-                raise StreamError(f"an item of kind {kind} in a message from the kernel has no length")
             at += length * event.SLOT_BYTES
         return tuple(events)
+
+    def _tracepoint(self, where: int) -> str:
+        if where >= len(self._tracepoints):
+            raise StreamError(f"no tracepoint has the number {where}")
+        return self._tracepoints[where]
 
     def _function(self, where: int) -> str:
         name = self._known.get(where)

@@ -21,6 +21,7 @@ DROP = 5
 # Flags of a record.
 FREED = 1 << 0  # the skb was freed: no more will come of it
 SINGLE = 1 << 1  # not a followed packet but one hit by itself (--basic)
+DELIVERED = 1 << 2  # an earlier message of it reached the buffer
 
 NO_REASON = 0xFFFFFFFF  # the drop reason where the kernel gives none
 
@@ -29,19 +30,22 @@ HAS_L4 = 1 << 0  # ports, ICMP type and so on were read
 FRAGMENT = 1 << 1  # a fragment; fragment_offset tells where it belongs
 FROM_SOCKET = 1 << 2  # headers not built yet: the socket told
 
+# Hits on one CPU that can be at work at a time: a task's, and those of interrupts in between.
+PLACES = 3
+
 # Counters that the programs keep for each CPU, in the order of their array.
 COUNTERS = (
-    "messages",  # submitted or lost
     "lost_messages",
-    "lost_slots",
-    "lost_packets",  # messages lost that told the end of a packet's first skb, or a hit by itself
+    "lost_packets",  # of which no message was delivered at all; or hits, if packets are not followed
     "missed",  # hits that found no place to wait for the work
     "untracked",  # matching packets that the tracking map had no room for
     "matched",  # packets
     "cloned",  # skbs made of followed ones
     "freed",  # skbs
-    "kprobe_ids",
-    "tracepoint_ids",
+    "reused",  # skbs whose end was not seen, known by the new packet at their address
+    *(f"ids_{place}" for place in range(PLACES)),
+    f"ids_{PLACES}",  # of clones
+    *(f"messages_{place}" for place in range(PLACES)),  # submitted or lost
 )
 
 _C_FORMATS = {"u8": "B", "u16": "H", "u32": "I", "u64": "Q"}
@@ -71,13 +75,13 @@ RECORD = Layout(
     ("u64", "record_id", 1),  # never used twice in a run
     ("u64", "parent_id", 1),  # the record this skb was cloned from; 0 for a packet's first skb
     ("u64", "skb", 1),
-    ("u32", "sequence", 1),  # of this CPU's messages; a gap is a lost one
+    ("u32", "sequence", 1),  # of the messages of this CPU and place; a gap is a lost one
     ("u16", "cpu", 1),
     ("u16", "slots", 1),  # that follow in this message
     ("u32", "slots_before", 1),  # of this record in earlier messages
     ("u16", "children", 1),  # clones made of this skb so far
     ("u8", "flags", 1),
-    ("u8", "reserved", 1),
+    ("u8", "place", 1),
 )
 STEP_ITEM = Layout(
     "step",
@@ -132,6 +136,7 @@ DROP_ITEM = Layout(
 LAYOUTS = (RECORD, STEP_ITEM, PACKET_ITEM, DETAIL_ITEM, DROP_ITEM)
 _CONSTANTS = {
     "SLOT_BYTES": SLOT_BYTES,
+    "PLACES": PLACES,
     "KIND_STEP": STEP,
     "KIND_STEP_TRACEPOINT": STEP_TRACEPOINT,
     "KIND_PACKET": PACKET,
@@ -139,6 +144,7 @@ _CONSTANTS = {
     "KIND_DROP": DROP,
     "RECORD_FREED": FREED,
     "RECORD_SINGLE": SINGLE,
+    "RECORD_DELIVERED": DELIVERED,
     "NO_REASON": NO_REASON,
     "PACKET_HAS_L4": HAS_L4,
     "PACKET_FRAGMENT": FRAGMENT,

@@ -366,8 +366,10 @@ def check(kernel: Kernel) -> None:
             "and nothing of nettrace works without them yet; boot without lockdown=confidentiality on the kernel's "
             "command line, or with Secure Boot off where that is what locks it down"
         )
-    if kernel.tracefs is None:
-        raise KernelError("the tracing file system is not mounted: mount -t tracefs tracefs /sys/kernel/tracing")
     # Asking for the features also raises where the kernel has no BTF.
     if not kernel.features.kprobes:
         raise KernelError("this kernel has no kprobes: boot one built with CONFIG_KPROBES and CONFIG_KPROBE_EVENTS")
+    if kernel.tracefs is None:
+        raise KernelError("the tracing file system is not mounted: mount -t tracefs tracefs /sys/kernel/tracing")
+    if kernel.symbols.hidden:
+        raise KernelError("the kernel hides its addresses from root too: run 'sysctl kernel.kptr_restrict=1' first")

@@ -1,6 +1,6 @@
 """Which probes a run attaches: the tree, the options and the kernel's facts brought together."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Optional
 
@@ -20,7 +20,7 @@ SEGMENTS_MAX = 64
 class Program(NamedTuple):
     """A BPF program, shared by all functions that differ in nothing it needs to know."""
 
-    kind: str  # "kprobe", "clone_return", "tracepoint", "drop"
+    kind: str  # "kprobe", "kprobe_by_cookie", "clone_return", "tracepoint", "drop"
     skb: int = 0  # index of the argument
     sk: Optional[int] = None
     deref: bool = False
@@ -58,6 +58,7 @@ class Probe(NamedTuple):
     trace: Trace
     target: str
     program: Program
+    cookie: int = 0  # kprobe_by_cookie: what the program must know of this function
 
 
 class Skipped(NamedTuple):
@@ -85,27 +86,47 @@ class _Missing(Exception):
     """Why a trace cannot be attached."""
 
 
-def make(traces: Iterable[Trace], kernel: Kernel, *, clones: bool, match_everywhere: bool) -> Plan:
+def make(
+    traces: Iterable[Trace],
+    kernel: Kernel,
+    *,
+    clones: bool = True,
+    match_at: Optional[Collection[str]] = None,
+    cookies: bool = False,
+) -> Plan:
     """Plans the probes for the traces on this kernel.
 
     clones: whether new skbs made of followed ones are followed too.
-    match_everywhere: whether packets are matched at every trace, for runs whose
-    traces were chosen by hand and may leave out those that packets enter by.
+    match_at: the names of the traces where packets are matched, for runs whose traces
+    were chosen by hand and may leave out those that packets enter by; None: as the tree says.
+    cookies: whether each function can be attached with a cookie; then one program serves them all.
     """
     probes: list[Probe] = []
     skipped: list[Skipped] = []
     tracepoints: list[Trace] = []
     for trace in traces:
-        match = trace.match or match_everywhere
+        match = trace.match if match_at is None else trace.name in match_at
         try:
             if trace.tracepoint is not None:
                 probes.append(Probe(trace, *_tracepoint(trace, kernel, len(tracepoints), match)))
                 tracepoints.append(trace)
             else:
-                probes.extend(Probe(trace, *pair) for pair in _function(trace, kernel, clones, match))
+                pairs = _function(trace, kernel, clones, match)
+                probes.extend(_by_cookie(Probe(trace, *pair)) if cookies else Probe(trace, *pair) for pair in pairs)
         except _Missing as why:
             skipped.append(Skipped(trace, str(why)))
     return Plan(tuple(probes), tuple(skipped), tuple(tracepoints))
+
+
+def _by_cookie(probe: Probe) -> Probe:
+    """The same probe through the shared program; the cookie is read in bpf/probes.h."""
+    program = probe.program
+    if program.kind != "kprobe":
+        return probe
+    sk = 0 if program.sk is None else program.sk + 1
+    marks = program.match | program.frees << 1 | program.clones << 2
+    cookie = marks | program.skb << 8 | sk << 12 | program.deref << 16
+    return probe._replace(program=Program("kprobe_by_cookie"), cookie=cookie)
 
 
 def _tracepoint(trace: Trace, kernel: Kernel, index: int, match: bool) -> tuple[str, Program]:
@@ -129,6 +150,8 @@ def _tracepoint(trace: Trace, kernel: Kernel, index: int, match: bool) -> tuple[
 
 
 def _function(trace: Trace, kernel: Kernel, clones: bool, match: bool) -> list[tuple[str, Program]]:
+    if not kernel.features.kprobes:
+        raise _Missing("this kernel has no kprobes (CONFIG_KPROBES)")
     symbol, function = _symbol(trace, kernel)
     prototype = kernel.prototype(function)
     skb = _skb_argument(trace, prototype)

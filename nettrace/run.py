@@ -5,11 +5,11 @@ from typing import Optional
 
 from .bpf import Session
 from .decode import Decoder
-from .event import Context, Record
+from .event import PLACES, Context, Record
 from .kernel import Kernel
 from .lifecycle import Lifecycle
 from .plan import Plan
-from .sinks import Text, summary_text
+from .sinks import Summary, Text
 from .source import Settings
 from .stream import TimeOrder
 
@@ -17,6 +17,8 @@ POLL_MS = 100
 # How often packets whose end was not seen are looked for, and how long they must have been idle.
 SWEEP_NS = 5_000_000_000
 IDLE_NS = 30_000_000_000
+# How long the end may take to read what is left; what then is unread is counted.
+DRAIN_NS = 500_000_000
 
 
 class Run:
@@ -45,50 +47,60 @@ class Run:
         # A ring buffer is in order by itself; perf buffers are one a CPU.
         self._order = None if settings.ringbuf else TimeOrder()
         self._swept_ns = time.monotonic_ns()
-        session.open_buffer(self._receive)
 
     def step(self) -> None:
         """Waits a moment for messages, shows what became complete."""
         before_ns = time.monotonic_ns()
-        self._session.poll(POLL_MS)
+        for raw in self._session.poll(POLL_MS):
+            self._receive(raw)
         self._release(before_ns)
         if self._follow and before_ns - self._swept_ns > SWEEP_NS:
             self._swept_ns = before_ns
             self._sweep(before_ns - IDLE_NS)
             self._show(self._lifecycle.expire(before_ns))
+        self._sink.flush()
 
     def finish(self) -> None:
         """Shows what is left: in the buffer, in the kernel, and in the lifecycle engine."""
         self._session.stop_matching()
         self._drain()
+        self._tell_gaps()
         if self._follow:
             self._sweep(None)
             self._drain()
             self._show(self._lifecycle.close())
+        self._sink.flush()
 
-    def summary(self, *, skipped: int, verbose: bool) -> str:
-        """The closing line."""
+    def summary(self, *, skipped: int) -> Summary:
+        """What was seen and what was not, up to now."""
         per_cpu = self._session.counters()
         total = {name: sum(cpu[name] for cpu in per_cpu) for name in per_cpu[0]}
-        return summary_text(
+        sent = sum(total[f"messages_{place}"] for place in range(PLACES)) - total["lost_messages"]
+        ended = total["freed"] + total["reused"] + self._swept
+        return Summary(
             unit="packets" if self._follow else "events",
             shown=self._shown,
             events=self._events,
-            lost_per_cpu=[cpu["lost_messages"] for cpu in per_cpu],
+            lost_messages=tuple(cpu["lost_messages"] for cpu in per_cpu),
+            lost_packets=total["lost_packets"],
+            unread_messages=0 if self.done else sent - self._decoder.messages,
+            missed_hits=total["missed"],
             untracked=total["untracked"],
-            evicted=total["matched"] + total["cloned"] - total["freed"] - self._swept if self._follow else 0,
+            evicted=total["matched"] + total["cloned"] - ended if self._follow else 0,
             unfinished=self._unfinished,
-            missing=self._missing,
+            incomplete=self._missing,
             skipped=skipped,
-            verbose=verbose,
         )
 
     def _drain(self) -> None:
-        """Reads until the buffer was empty once."""
-        seen = -1
-        while not self.done and seen != self._decoder.messages:
-            seen = self._decoder.messages
-            self._session.poll(0)
+        """Reads until the buffer was empty once, or for a while if more comes all the time."""
+        limit_ns = time.monotonic_ns() + DRAIN_NS
+        while not self.done and time.monotonic_ns() < limit_ns:
+            messages = self._session.poll(0)
+            if not messages:
+                break
+            for raw in messages:
+                self._receive(raw)
         self._release(None)
 
     def _sweep(self, older_than_ns: Optional[int]) -> None:
@@ -130,10 +142,14 @@ class Run:
     def _print(self, record: Record) -> None:
         if self.done:
             return
-        if self._decoder.gaps != self._gaps:
-            self._sink.note(f"({self._decoder.gaps - self._gaps} events lost)")
-            self._gaps = self._decoder.gaps
+        self._tell_gaps()
         self._sink.events(record.events)
         self._shown += 1
         self._events += len(record.events)
         self.done = self._shown == self._count
+
+    def _tell_gaps(self) -> None:
+        """Where hits that stand for themselves were lost; of followed packets, their blocks tell."""
+        if not self._follow and self._decoder.gaps != self._gaps:
+            self._sink.note(f"({self._decoder.gaps - self._gaps} events lost)")
+            self._gaps = self._decoder.gaps

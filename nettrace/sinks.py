@@ -2,9 +2,10 @@
 
 import functools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Callable, Optional, TextIO
+from typing import Optional, TextIO
 
 from . import event
 from .event import Context, Event, Packet
@@ -101,6 +102,8 @@ def _tcp_tail(l4: bytes) -> str:
 def _icmp_tail(l4: bytes, echoes: dict[int, str], types: dict[int, str]) -> str:
     kind, code, ident, sequence = event.ICMP_L4.unpack(l4)
     if kind in echoes:
+        if echoes[kind].endswith("(ext)"):
+            sequence >>= 8  # RFC 8335: one byte, and flags in the other
         return f" {echoes[kind]}, seq: {sequence}, id: {ident}"
     name = f" ({types[kind]})" if kind in types else ""
     return f" type: {kind}{name}, code: {code}"
@@ -140,6 +143,9 @@ class Text:
         self._reason = reason
         self._detail = detail
         self._wall_offset_ns = wall_offset_ns
+        # Most steps of a packet have the headers of the step before.
+        self._packet: Optional[Packet] = None
+        self._packet_text = ""
 
     def context(self, context: Context) -> None:
         """A packet's block: a header with its skbs, a line an event, an empty line."""
@@ -152,11 +158,13 @@ class Text:
             lines.append("(unfinished: this packet was not seen to be freed)")
         lines.append("\n")
         self._out.write("\n".join(lines))
-        self._out.flush()
 
     def events(self, events: Iterable[Event]) -> None:
         """A line each, as they come."""
         self._out.writelines(self._line(item) + "\n" for item in events)
+
+    def flush(self) -> None:
+        """Lets the reader see what was written."""
         self._out.flush()
 
     def note(self, text: str) -> None:
@@ -165,7 +173,10 @@ class Text:
         self._out.flush()
 
     def _line(self, item: Event) -> str:
-        line = f"{self._time(item.time_ns)}{self._trace(item)} {packet_text(item.packet)}"
+        if item.packet is not self._packet:
+            self._packet = item.packet
+            self._packet_text = packet_text(item.packet)
+        line = f"{self._time(item.time_ns)}{self._trace(item)} {self._packet_text}"
         if item.drop is not None:
             where = self._location(item.drop.location)
             line += (
@@ -186,9 +197,16 @@ class Text:
         if not self._detail or detail is None:
             return name
         return (
-            f"[{item.skb & 0xFFFFFFFF:08x}]{name}[cpu:{detail.cpu:<3}][{detail.ifname:<5}]"
-            f"[{detail.comm}-{detail.pid}][ns:{detail.netns}]"
+            f"[{item.skb & 0xFFFFFFFF:08x}]{name}[cpu:{detail.cpu:<3}][{_printable(detail.ifname):<5}]"
+            f"[{_printable(detail.comm)}-{detail.pid}][ns:{detail.netns}]"
         )
+
+
+def _printable(name: str) -> str:
+    """A name that anybody may have given, without what would move the cursor or begin a line."""
+    if name.isprintable():
+        return name
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in name)
 
 
 def tree_text(tree: Tree, plan: Plan) -> str:
@@ -216,24 +234,42 @@ def tree_text(tree: Tree, plan: Plan) -> str:
     return "\n".join(lines) + "\n"
 
 
-def summary_text(
-    *, unit: str, shown: int, events: int, lost_per_cpu: Sequence[int], untracked: int, evicted: int,
-    unfinished: int, missing: int, skipped: int, verbose: bool,
-) -> str:  # fmt: skip
-    """The closing line: what was seen and everything that was not."""
-    parts = [f"{shown} {unit}"]
-    if unit != "events":
-        parts.append(f"{events} events")
-    lost = sum(lost_per_cpu)
-    per_cpu = ", ".join(f"cpu{cpu}: {count}" for cpu, count in enumerate(lost_per_cpu) if count)
-    parts.append(f"{lost} messages lost" + (f" ({per_cpu})" if per_cpu else ""))
-    if untracked:
-        parts.append(f"{untracked} packets not followed for want of room")
-    if evicted:
-        parts.append(f"{evicted} skbs pushed out of the tracking map")
-    parts.append(f"{unfinished} unfinished")
-    if missing:
-        parts.append(f"{missing} incomplete")
-    hint = "" if verbose or not skipped else " (-v tells why)"
-    parts.append(f"{skipped} traces skipped{hint}")
-    return ", ".join(parts)
+@dataclass(frozen=True)
+class Summary:
+    """What a run saw, and everything that it did not."""
+
+    unit: str  # what was counted: "packets", or "events" if packets were not followed
+    shown: int
+    events: int
+    lost_messages: tuple[int, ...]  # by CPU: there was no room in the buffer
+    lost_packets: int  # of which nothing at all reached the buffer
+    unread_messages: int  # were in the buffer when the time to end was over
+    missed_hits: int  # found no place to wait for the work
+    untracked: int  # matching packets that the tracking map refused
+    evicted: int  # skbs that the tracking map pushed out for newer ones
+    unfinished: int
+    incomplete: int
+    skipped: int  # traces
+
+    def text(self, verbose: bool) -> str:
+        """The closing line; what did not happen is left out, but for what everybody looks for."""
+        parts = [f"{self.shown} {self.unit}"]
+        if self.unit != "events":
+            parts.append(f"{self.events} events")
+        per_cpu = ", ".join(f"cpu{cpu}: {count}" for cpu, count in enumerate(self.lost_messages) if count)
+        parts.append(f"{sum(self.lost_messages)} messages lost" + (f" ({per_cpu})" if per_cpu else ""))
+        for count, what in (
+            (self.lost_packets, f"{self.unit} lost whole"),
+            (self.unread_messages, "messages left unread"),
+            (self.missed_hits, "hits missed"),
+            (self.untracked, "packets not followed for want of room"),
+            (self.evicted, "skbs pushed out of the tracking map"),
+        ):
+            if count:
+                parts.append(f"{count} {what}")
+        parts.append(f"{self.unfinished} unfinished")
+        if self.incomplete:
+            parts.append(f"{self.incomplete} incomplete")
+        hint = "" if verbose or not self.skipped else " (-v tells why)"
+        parts.append(f"{self.skipped} traces skipped{hint}")
+        return ", ".join(parts)

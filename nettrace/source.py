@@ -31,7 +31,9 @@ _MEMBERS = {
 }  # fmt: skip
 
 # The members that one read of the skb fetches together (struct view).
-_VIEW = ("protocol", "transport_header", "network_header", "mac_header", "tail", "head", "data")
+_VIEW = (
+    "vlan_present", "vlan_proto", "vlan_tci", "protocol", "network_header", "mac_header", "tail", "head", "data",
+)  # fmt: skip
 _VIEW_BYTES_MAX = 128
 
 
@@ -73,6 +75,8 @@ def _stub(program: Program) -> str:
         skb_from = "FIRST_MEMBER" if program.deref else "DIRECT"
         sk = "none" if program.sk is None else program.sk
         return f"KPROBE({program.name}, {skb_from}, {program.skb}, {sk}, {flags})"
+    if program.kind == "kprobe_by_cookie":
+        return f"KPROBE_BY_COOKIE({program.name})"
     if program.kind == "clone_return":
         return f"CLONE_RETURN({program.name}, {program.most})"
     if program.kind == "tracepoint":
@@ -95,7 +99,7 @@ def _offsets(btf: Btf) -> dict[str, int]:
         defines["HAVE_VLAN_PRESENT"] = 1
         defines["OFF_sk_buff__vlan_present"] = present.offset
         defines["MASK_sk_buff__vlan_present"] = present.mask << present.shift
-    offsets = [_member(btf, "sk_buff", name) for name in _VIEW]
+    offsets = [_member(btf, "sk_buff", name) for name in _VIEW if name != "vlan_present" or present is not None]
     start = min(member.offset for member in offsets) // 8 * 8
     size = (max(member.offset + member.size for member in offsets) - start + 7) // 8 * 8
     if size > _VIEW_BYTES_MAX:

@@ -22,6 +22,7 @@ from typing import NamedTuple, Optional, Union
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE / "data" / "kernels"
+VERSIONS = ("5.10", "6.1", "6.12", "7.2")
 TREE = HERE.parent / "tracer.yaml"
 
 

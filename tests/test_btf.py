@@ -17,9 +17,7 @@ import pytest
 from nettrace import btf
 from nettrace.btf import Btf, Member, Param, Prototype
 from nettrace.errors import KernelError
-from tests.record_kernel import _Cutter, unpack
-
-VERSIONS = ("5.10", "6.1", "6.12", "7.2")
+from tests.record_kernel import VERSIONS, _Cutter, unpack
 
 # Byte offset and size by kernel, in the order of VERSIONS.
 PLACES = {

@@ -1,0 +1,25 @@
+"""The recorded kernels, unpacked once for all unit tests."""
+
+from __future__ import annotations  # pytest 6.0 of Debian 11 does not export all the types
+
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+from nettrace.kernel import Kernel
+from tests.record_kernel import VERSIONS, unpack
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Where a kernel's files are; a test that changes them makes its own copy."""
+    root = tmp_path_factory.mktemp("kernels")
+    for version in VERSIONS:
+        unpack(version, root / version)
+    return lambda version: root / version
+
+
+@pytest.fixture(scope="session")
+def kernels(recorded: Callable[[str], Path]) -> dict[str, Kernel]:
+    return {version: Kernel(recorded(version)) for version in VERSIONS}
