@@ -24,6 +24,8 @@ setup: ## install what demo and test need (as root: apt packages; the rest goes 
 	@missing=; for command in $(HOST_COMMANDS); do \
 		PATH=$$PATH:/usr/sbin:/sbin command -v $$command > /dev/null || missing=yes; done; \
 	test -e /usr/lib/$$(uname -m)-linux-gnu/libbpf.so.1 || missing=yes; \
+	test -e /usr/share/keyrings/debian-archive-keyring.gpg || missing=yes; \
+	$(PYTHON) -c 'import ensurepip' 2> /dev/null || missing=yes; \
 	if [ -n "$$missing" ]; then \
 		[ "$$(id -u)" = 0 ] || { echo "setup: run 'make setup' as root once: it installs $(HOST_PACKAGES)" >&2; exit 1; }; \
 		echo "setup: installing $(HOST_PACKAGES)"; \
