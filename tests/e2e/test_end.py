@@ -14,13 +14,12 @@ from .net import Host, ping, sh
 from .tool import CHECKOUT, Nettrace, run
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_with_the_summary(pair: tuple[Host, Host], number: signal.Signals) -> None:
+def test_sigterm_ends_it_with_the_summary(pair: tuple[Host, Host]) -> None:
     left, right = pair
     with Nettrace("-p", "icmp", "--addr", right.ip) as trace:
         assert ping(left, right.ip)["received"] == 1
         trace.wait_blocks(2)
-        assert trace.stop(number) == 0
+        assert trace.stop(signal.SIGTERM) == 0
     assert trace.output[-1] == "end trace..."
     assert trace.summary("packets") == 2
     assert trace.stderr.count("\n") == 1
@@ -56,7 +55,7 @@ def test_a_closed_pipe_ends_it_silently(pair: tuple[Host, Host]) -> None:
     assert done.stderr == ""
 
 
-def test_a_second_ctrl_c_ends_at_once_and_a_kill_leaves_nothing() -> None:
+def test_a_kill_leaves_nothing_attached() -> None:
     with Nettrace("-p", "icmp") as trace:
         assert attached() != []
         trace.kill()
@@ -96,13 +95,13 @@ def test_a_missing_module_is_named_with_its_package(tmp_path: Path, module: str,
         ([], "--force"),
         (["-t", "all"], "--force"),
         (["-t", "icmp_rvc", "-p", "icmp"], "did you mean 'icmp_rcv'"),
-        (["-s", "10.0.0.1", "-d", "fd00::1"], "fd00::1"),
+        (["-s", "10.0.0.1", "-d", "fd00::1"], "IPv4 and IPv6"),
         (["-p", "icmp", "-P", "80"], "port"),
         (["-p", "tpc"], "did you mean 'tcp'"),
         (["-c", "0", "-p", "tcp"], "-c"),
         (["--saddr", "10.0.0.256"], "10.0.0.256"),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_bad_options_are_refused_in_one_sentence(options: list[str], words: str) -> None:
     done = run(*options)

@@ -1,5 +1,7 @@
 """One run for each IP version, with everything that two hosts say to each other, checked from many sides."""
 
+from __future__ import annotations  # pytest 6.0 of Debian 11 does not export all the types
+
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from .net import Host, ping
-from .tool import Block, Nettrace
+from .tool import READ_BY_PROGRAM, Block, Nettrace
 from .traffic import Connection, tcp, tcp_refused, udp
 
 PINGS = 3
@@ -30,7 +32,7 @@ class Observed:
     connection: Connection
     datagrams: int
     tcp_segments: int
-    summary: "dict[str, int]"
+    summary: dict[str, int]
 
     def of(self, text: str) -> list[Block]:
         return [block for block in self.blocks if block.has(text)]
@@ -81,9 +83,9 @@ def test_every_ping_and_answer_is_one_packet(observed: Observed) -> None:
 
 def test_a_ping_is_seen_from_output_to_free(observed: Observed) -> None:
     v4 = ["ip_finish_output2", "__dev_queue_xmit", "netif_receive_skb", "ip_rcv_core",
-          "ip_local_deliver", "icmp_rcv", "icmp_echo", "consume_skb"]  # fmt: skip
+          "ip_local_deliver", "icmp_rcv", "icmp_echo"]  # fmt: skip
     v6 = ["ip6_finish_output2", "__dev_queue_xmit", "netif_receive_skb", "ip6_rcv_core", "ip6_input", "icmpv6_rcv",
-          "icmpv6_echo_reply", "consume_skb"]  # fmt: skip
+          "icmpv6_echo_reply"]  # fmt: skip
     expected = v4 if observed.version == 4 else v6
     first = "__ip_local_out" if observed.version == 4 else "__ip6_local_out"
     for block in observed.of("ping request"):
@@ -91,7 +93,8 @@ def test_a_ping_is_seen_from_output_to_free(observed: Observed) -> None:
         original = [line.trace for line in block.lines if line.skb == block.skbs[0]]
         assert original[0] == first
         assert [name for name in original if name in expected] == expected
-        assert original[-1] == expected[-1]
+        # Linux 5.10 frees a request of IPv6 as if it were dropped, also when it was answered.
+        assert original[-1] in (("consume_skb",) if observed.version == 4 else ("consume_skb", "kfree_skb"))
 
 
 def test_the_reply_reaches_the_program(observed: Observed) -> None:
@@ -170,7 +173,7 @@ def test_the_rst_goes_its_own_way(observed: Observed) -> None:
     server = observed.end(observed.target, CLOSED_PORT)
     (rst,) = observed.of(f"TCP: {server} -> ")
     assert flags(rst) == "AR"
-    assert "tcp_reset" in rst.traces
+    assert "tcp_rcv_state_process" in rst.traces
     assert not rst.marks
 
 
@@ -181,9 +184,10 @@ def test_every_datagram_is_one_packet(observed: Observed) -> None:
     receive = "udp_rcv" if observed.version == 4 else "udpv6_rcv"
     for block in blocks:
         assert f"-> {observed.end(observed.target, UDP_PORT)}" in block.packets[0]
-        assert [name for name in block.traces if name in (receive, "__udp_enqueue_schedule_skb", "consume_skb")] == [
-            receive, "__udp_enqueue_schedule_skb", "consume_skb",
+        assert [name for name in block.traces if name in (receive, "__udp_enqueue_schedule_skb")] == [
+            receive, "__udp_enqueue_schedule_skb",
         ]  # fmt: skip
+        assert block.traces[-1] in READ_BY_PROGRAM
 
 
 def test_arp_question_and_answer(observed: Observed) -> None:

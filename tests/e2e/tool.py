@@ -19,6 +19,9 @@ END = "end trace..."
 START_TIMEOUT_S = 120
 EXIT_TIMEOUT_S = 120
 
+# How a datagram ends that a program has read: newer kernels leave the freeing to the CPU it came by.
+READ_BY_PROGRAM = ("consume_skb", "skb_attempt_defer_free")
+
 HEADER = re.compile(r"^\*{17} ([0-9a-f,]+) \*{15}$")
 LINE = re.compile(
     r"^\[(?P<time>[^\]]+)\] (?:\[(?P<skb>[0-9a-f]{8})\])?\[(?P<trace>[^\]\s]+) *\](?P<detail>(?:\[[^\]]*\])*) "
