@@ -29,7 +29,7 @@ setup: ## install what demo and test need (as root: apt packages; the rest goes 
 	if [ -n "$$missing" ]; then \
 		[ "$$(id -u)" = 0 ] || { echo "setup: run 'make setup' as root once: it installs $(HOST_PACKAGES)" >&2; exit 1; }; \
 		echo "setup: installing $(HOST_PACKAGES)"; \
-		apt-get -q update > /dev/null && \
+		apt-get -q update > /dev/null; \
 		DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends -y $(HOST_PACKAGES) > /dev/null; fi
 
 $(VENV)/ready: tests/requirements.txt | setup
