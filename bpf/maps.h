@@ -6,25 +6,58 @@
  * (OFF_*), its features (HAVE_*), the filter (FILTER_*) and the wire layout.
  */
 
-/* More than the slots that one hit can need: new headers, step, detail, drop. */
-#define HIT_SLOTS 16
-
+/* More than the slots that one hit can need: headers, inner ones, device, step, detail, drop. */
+#ifdef WITH_STACK
+#define HIT_SLOTS 36
+#else
+#define HIT_SLOTS 18
+#endif
 
 /* A followed skb: the message that is growing, then what only the kernel needs. */
 struct tracked {
 	struct record record;
 	struct step log[LOG_SLOTS + HIT_SLOTS];
 	struct packet now;	/* the headers as last seen */
-	u32 l3;			/* where in the buffer they were; 0: they came from the socket */
+	struct packet inner;	/* what they carry; its kind is 0: nothing */
+	struct device device;	/* where it was last seen; its kind is 0: nowhere yet */
+	u64 dev;		/* the struct net_device of that */
+	u64 first_ns;
+	u32 l3;			/* where in the buffer the headers were; 0: they came from the socket */
 	u32 ports_at;		/* likewise the ports; 0: there are none to compare */
+	u32 steps;
+	u32 unused;
 };
 
-/* What a probe is for. */
-#define MAY_MATCH (1 << 0)	/* a packet that nobody follows yet can be taken up */
-#define FREES (1 << 1)		/* the skb ends here */
-#define CLONES (1 << 2)		/* the function makes new skbs of this one */
+/*
+ * A probe's flags (MARKS in nettrace/plan.py):
+ *   MAY_MATCH  a packet that nobody follows yet can be taken up
+ *   FREES      the skb ends here
+ *   CLONES     the function makes new skbs of this one
+ *   ENDS       the user does not want to see more of the skb
+ *   RETURNS    the function's return is to be told
+ *   STACK      and the way to it
+ */
 
-/* What a probe knows about its hit. */
+/* Where the network header of a packet is, and what protocol it is of. */
+struct place {
+	u64 head;
+	u64 beyond;	/* address of the byte at `tail`, if the data goes on in a page; 0: it does not */
+	u32 beyond_size;
+	u32 l3;		/* offset from head; 0: there is no network header yet */
+	u32 tail;	/* end of what lies in the linear buffer */
+	u16 mac;	/* offset of the MAC header, or HEADER_UNSET */
+	u16 protocol;	/* EtherType; 0: the skb does not say yet */
+	u16 vlan_tci;	/* of the outer tag, in the frame or beside it; 0: none */
+	u16 vlan_tci2;	/* of the inner one */
+	u16 vlan_proto;	/* of a tag beside the frame; 0: there is none */
+	u16 unused;
+};
+
+/*
+ * What a probe knows about its hit, and what the work on it finds out. The latter is here
+ * and not in variables for the verifier: what it reads from a map is any number to it,
+ * so the many ways through the headers do not multiply.
+ */
 struct hit {
 	u64 context;		/* whose hit it is, while it waits for the work; 0: nobody's */
 	void *skb;
@@ -32,15 +65,28 @@ struct hit {
 	u64 drop_location;	/* 0: not a drop */
 	u32 drop_reason;
 	u32 where;
-	u64 call;		/* CLONES: the stack pointer of the call */
+	u64 call;		/* CLONES, RETURNS: the stack pointer of the call */
 	u32 place;
+	u16 flags;
 	u8 kind;		/* KIND_STEP, KIND_STEP_TRACEPOINT */
-	u8 flags;
+	u8 unused;
+	struct place at;
+	struct place inside;	/* where the reading of headers is */
+	u32 l4;			/* likewise; 0: there is no transport header here */
+	u32 ports_at;		/* offset of the ports, or what else tells flows apart; 0: none */
+	struct packet packet;	/* the headers, once they were read */
+	struct packet inner;	/* what they carry; its kind is 0: nothing */
 };
 
-struct clone_call {
-	u64 parent_skb;
-	u64 parent_id;		/* the record, as the address may be another skb's by the return */
+/* A call of a function whose return is awaited. */
+struct call {
+	u64 skb;
+	u64 record_id;		/* as the address may be another skb's by the return */
+	u64 packet_id;
+	u64 parent_id;
+	u16 number;		/* of the step */
+	u16 flags;
+	u32 unused;
 };
 
 /*
@@ -50,6 +96,10 @@ struct clone_call {
  */
 struct tracked_bytes {
 	u8 bytes[sizeof(struct tracked)] __attribute__((aligned(8)));
+};
+
+struct hit_bytes {
+	u8 bytes[sizeof(struct hit)] __attribute__((aligned(8)));
 };
 
 BPF_TABLE("lru_hash", u64, struct tracked_bytes, tracked, TRACKED_MAX);
@@ -63,11 +113,14 @@ static __always_inline struct tracked *find_tracked(u64 skb)
 }
 
 /*
- * Calls under way of functions that make new skbs, by the stack pointer of the
- * call: a task, a softirq and a hard interrupt that nest on one CPU, or the idle
- * tasks of several CPUs, which share one pid, cannot be mistaken for each other.
+ * Calls under way, by the stack pointer of the call: a task, a softirq and a hard
+ * interrupt that nest on one CPU, or the idle tasks of several CPUs, which share
+ * one pid, cannot be mistaken for each other. Functions that end by jumping to
+ * another one share it: they are told apart by the low bits, in the order of
+ * their entries, and return in the opposite order.
  */
-BPF_TABLE("lru_hash", u64, struct clone_call, clone_calls, 4096);
+BPF_TABLE("lru_hash", u64, struct call, calls, 16384);
+#define CALLS_AT_ONE_PLACE 8
 
 /*
  * What a stub hands to the program that does the work, so that the work is compiled
@@ -75,9 +128,14 @@ BPF_TABLE("lru_hash", u64, struct clone_call, clone_calls, 4096);
  * between the two, from an interrupt or, where tracepoints can be preempted, another
  * task: whose place is whose is told by the address of the context.
  */
-BPF_PERCPU_ARRAY(handed_over, struct hit, PLACES);
+BPF_PERCPU_ARRAY(handed_over, struct hit_bytes, PLACES);
 BPF_PROG_ARRAY(kprobe_work, 1);
 BPF_PROG_ARRAY(tracepoint_work, 1);
+
+#ifdef COUNT_HITS
+/* By where, and whether that is a tracepoint's number. */
+BPF_TABLE("percpu_hash", u64, u64, hits, 4096);
+#endif
 
 BPF_PERCPU_ARRAY(counters, u64, COUNTERS);
 
@@ -144,7 +202,7 @@ static __always_inline void submit(void *ctx, struct record *record, u32 size, u
 		return;
 	}
 	count(COUNTER_LOST_MESSAGES);
-	if (record->flags & (RECORD_FREED | RECORD_SINGLE) && !(record->flags & RECORD_DELIVERED) &&
+	if (record->flags & (RECORD_FREED | RECORD_SINGLE) && !(record->flags & (RECORD_DELIVERED | RECORD_RETURNED)) &&
 	    !record->parent_id)
 		count(COUNTER_LOST_PACKETS);
 }

@@ -36,7 +36,7 @@ static __always_inline struct hit *place_of(u64 context)
 	for (i = 0; i < PLACES; i++) {
 		u32 key = i;
 
-		place = handed_over.lookup(&key);
+		place = (struct hit *)handed_over.lookup(&key);
 		if (!place)
 			return NULL;
 		if (place->context == context) {
@@ -51,7 +51,7 @@ static __always_inline struct hit *place_of(u64 context)
  * The stub's half: leaves the hit for the worker, unless there is nothing to do;
  * most hits are of packets that nobody follows.
  */
-static __always_inline struct hit *leave(void *ctx, u64 skb, u8 flags)
+static __always_inline struct hit *leave(void *ctx, u64 skb, u16 flags)
 {
 	struct hit *place;
 
@@ -70,48 +70,40 @@ static __always_inline struct hit *leave(void *ctx, u64 skb, u8 flags)
 	return place;
 }
 
-/* The worker's half. The place is taken until the work is done: its numbers are its own. */
-int work_of_kprobe(struct pt_regs *ctx)
+/*
+ * The worker's half. The place is taken until the work is done: its numbers are its own.
+ * Loaded twice, as a kprobe's program and as a tracepoint's.
+ */
+int work(void *ctx)
 {
-	struct hit *place = place_of((u64)ctx);
-	struct hit hit;
+	struct hit *hit = place_of((u64)ctx);
 
-	if (!place)
+	if (!hit)
 		return 0;
-	hit = *place;
-	hit.where = (u32)PT_REGS_IP(ctx);
-	hit.kind = KIND_STEP;
-	hit.call = CALL_OF_ENTRY(ctx);
-	hit.drop_location = 0;
-	handle(ctx, &hit);
-	place->context = 0;
+	handle(ctx, hit);
+	hit->context = 0;
 	return 0;
 }
 
-int work_of_tracepoint(struct bpf_raw_tracepoint_args *ctx)
+/* These do not return, unless the worker is missing. BCC wants such calls outside of macros. */
+static __always_inline void hand_over_call(struct pt_regs *ctx, struct hit *place, u64 sk)
 {
-	struct hit *place = place_of((u64)ctx);
-	struct hit hit;
-
-	if (!place)
-		return 0;
-	hit = *place;
-	hit.kind = KIND_STEP_TRACEPOINT;
-	hit.sk = NULL;
-	handle(ctx, &hit);
-	place->context = 0;
-	return 0;
-}
-
-/* Do not return, unless the worker is missing. BCC wants these calls outside of macros. */
-static __always_inline void call_work_of_kprobe(struct pt_regs *ctx, struct hit *place)
-{
+	place->sk = (void *)sk;
+	place->where = (u32)PT_REGS_IP(ctx);
+	place->kind = KIND_STEP;
+	place->call = CALL_OF_ENTRY(ctx);
+	place->drop_location = 0;
 	kprobe_work.call(ctx, 0);
 	place->context = 0;
 }
 
-static __always_inline void call_work_of_tracepoint(struct bpf_raw_tracepoint_args *ctx, struct hit *place)
+static __always_inline void hand_over_tracepoint(struct bpf_raw_tracepoint_args *ctx, struct hit *place, u32 index,
+						 u64 drop_location)
 {
+	place->sk = NULL;
+	place->where = index;
+	place->kind = KIND_STEP_TRACEPOINT;
+	place->drop_location = drop_location;
 	tracepoint_work.call(ctx, 0);
 	place->context = 0;
 }
@@ -122,17 +114,15 @@ static __always_inline void call_work_of_tracepoint(struct bpf_raw_tracepoint_ar
 	{                                                                      \
 		struct hit *place = leave(ctx, (u64)skb_from(ARG_##skb_arg(ctx)), flags); \
 									       \
-		if (place) {                                                   \
-			place->sk = (void *)ARG_##sk_arg(ctx);                 \
-			call_work_of_kprobe(ctx, place);                       \
-		}                                                              \
+		if (place)                                                     \
+			hand_over_call(ctx, place, ARG_##sk_arg(ctx));         \
 		return 0;                                                      \
 	}
 
 /*
  * One program for all functions, where each can be attached with a cookie: the
- * flags, the index of the skb, that of the socket plus 1, and whether the
- * argument only leads to the skb.
+ * flags in 16 bits, the index of the skb in 4, that of the socket plus 1 in 4, and
+ * whether the argument only leads to the skb.
  */
 static __always_inline u64 argument(struct pt_regs *ctx, u64 index)
 {
@@ -161,17 +151,17 @@ static __always_inline u64 argument(struct pt_regs *ctx, u64 index)
 	{                                                                      \
 		u64 (*attach_cookie)(void *) = (void *)174;                    \
 		u64 cookie = attach_cookie(ctx);                               \
-		u64 skb = argument(ctx, cookie >> 8 & 0xf);                    \
+		u64 skb = argument(ctx, cookie >> 16 & 0xf);                   \
+		u64 sk = 0;                                                    \
 		struct hit *place;                                             \
 									       \
-		if (cookie >> 16 & 1)                                          \
+		if (cookie >> 24 & 1)                                          \
 			skb = READ(u64, skb, 0);                               \
-		place = leave(ctx, skb, cookie & 0xff);                        \
+		place = leave(ctx, skb, cookie & 0xffff);                      \
 		if (place) {                                                   \
-			place->sk = NULL;                                      \
-			if (cookie >> 12 & 0xf)                                \
-				place->sk = (void *)argument(ctx, (cookie >> 12 & 0xf) - 1); \
-			call_work_of_kprobe(ctx, place);                       \
+			if (cookie >> 20 & 0xf)                                \
+				sk = argument(ctx, (cookie >> 20 & 0xf) - 1);  \
+			hand_over_call(ctx, place, sk);                        \
 		}                                                              \
 		return 0;                                                      \
 	}
@@ -181,11 +171,8 @@ static __always_inline u64 argument(struct pt_regs *ctx, u64 index)
 	{                                                                      \
 		struct hit *place = leave(ctx, ctx->args[skb_arg], flags);     \
 									       \
-		if (place) {                                                   \
-			place->where = index;                                  \
-			place->drop_location = 0;                              \
-			call_work_of_tracepoint(ctx, place);                   \
-		}                                                              \
+		if (place)                                                     \
+			hand_over_tracepoint(ctx, place, index, 0);            \
 		return 0;                                                      \
 	}
 
@@ -196,19 +183,17 @@ static __always_inline u64 argument(struct pt_regs *ctx, u64 index)
 		struct hit *place = leave(ctx, ctx->args[skb_arg], flags);     \
 									       \
 		if (place) {                                                   \
-			place->where = index;                                  \
-			place->drop_location = ctx->args[location_arg];        \
 			place->drop_reason = reason_arg ? (u32)ctx->args[reason_arg] : NO_REASON; \
-			call_work_of_tracepoint(ctx, place);                   \
+			hand_over_tracepoint(ctx, place, index, ctx->args[location_arg]); \
 		}                                                              \
 		return 0;                                                      \
 	}
 
 #ifdef FOLLOW
-#define CLONE_RETURN(name, most)                                               \
+#define RETURN(name, most)                                                     \
 	int name(struct pt_regs *ctx)                                          \
 	{                                                                      \
-		clone_ends(PT_REGS_RC(ctx), CALL_OF_RETURN(ctx), most);        \
+		call_ends(ctx, PT_REGS_RC(ctx), CALL_OF_RETURN(ctx), most);    \
 		return 0;                                                      \
 	}
 #endif

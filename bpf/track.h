@@ -14,56 +14,72 @@ static __always_inline u32 log_end(const struct tracked *t)
 	return slots & (LOG_SLOTS - 1);
 }
 
-static __always_inline bool is_kernel_pointer(u64 value)
-{
-	return (s64)value < 0;
-}
-
-static __always_inline void fill_step(struct step *step, const struct hit *hit)
+static __always_inline void fill_step(struct step *step, const struct hit *hit, u16 number)
 {
 	step->time_ns = bpf_ktime_get_ns();
-	step->unused = 0;
+	step->number = number;
 	step->where = hit->where;
 	step->kind = hit->kind;
 	step->slots = 1;
 }
 
+/* Where the skb is; false: it has no device. */
+static __always_inline bool fill_device(struct device *device, u64 dev)
+{
+	u32 netns = netns_of_device(dev);
+
+	if (!netns)
+		return false;
+	__builtin_memset(device, 0, sizeof(*device));
+	device->netns = netns;
+	device->ifindex = READ(u32, dev, OFF_net_device__ifindex);
+	bpf_probe_read_kernel(device->name, sizeof(device->name), (void *)(dev + OFF_net_device__name));
+	device->kind = KIND_DEVICE;
+	device->slots = sizeof(*device) / SLOT_BYTES;
+	return true;
+}
+
+/* An skb without a device is at least in the namespace of its socket. */
+static __always_inline bool fill_device_of_socket(struct device *device, const struct hit *hit)
+{
+	u64 sk = READ(u64, hit->skb, OFF_sk_buff__sk);
+	u32 netns = netns_of_socket(sk ? sk : (u64)hit->sk);
+
+	if (!netns)
+		return false;
+	__builtin_memset(device, 0, sizeof(*device));
+	device->netns = netns;
+	device->kind = KIND_DEVICE;
+	device->slots = sizeof(*device) / SLOT_BYTES;
+	return true;
+}
+
 #ifdef WITH_DETAIL
 static __always_inline void fill_detail(struct detail *detail, const struct hit *hit)
 {
-	void *dev = READ(void *, hit->skb, OFF_sk_buff__dev);
-	void *sk = READ(void *, hit->skb, OFF_sk_buff__sk);
-	void *net = NULL;
+	u64 task = bpf_get_current_pid_tgid(), sk, socket;
+	u8 state;
 
 	__builtin_memset(detail, 0, sizeof(*detail));	/* the log is used again after it was sent */
 	detail->kind = KIND_DETAIL;
 	detail->slots = sizeof(*detail) / SLOT_BYTES;
 	detail->cpu = bpf_get_smp_processor_id();
-	detail->pid = (u32)bpf_get_current_pid_tgid();
+	detail->pid = (u32)task;
+	detail->tgid = task >> 32;
 	bpf_get_current_comm(detail->comm, sizeof(detail->comm));
-	/*
-	 * skb->dev shares its place with a node of TCP's queues and with what UDP
-	 * keeps there while a packet waits to be read: believe it only if it leads
-	 * to a network namespace (inode numbers of /proc begin at 0xf0000000).
-	 */
-	if (is_kernel_pointer((u64)dev)) {
-		net = READ(void *, dev, OFF_net_device__nd_net);
-		if (is_kernel_pointer((u64)net))
-			detail->netns = READ(u32, net, OFF_net__ns_inum);
-		if (detail->netns >> 28 == 0xf) {
-			detail->ifindex = READ(u32, dev, OFF_net_device__ifindex);
-			bpf_probe_read_kernel(detail->ifname, sizeof(detail->ifname),
-					      (void *)((u64)dev + OFF_net_device__name));
-			return;
-		}
-		detail->netns = 0;
-	}
+	detail->mark = READ(u32, hit->skb, OFF_sk_buff__mark);
+	detail->length = READ(u32, hit->skb, OFF_sk_buff__len);
+	sk = READ(u64, hit->skb, OFF_sk_buff__sk);
 	if (!sk)
-		sk = hit->sk;
-	if (sk) {
-		net = READ(void *, sk, OFF_sock__skc_net);
-		detail->netns = READ(u32, net, OFF_net__ns_inum);
-	}
+		sk = (u64)hit->sk;
+	if (!sk)
+		return;
+	state = READ(u8, sk, OFF_sock__skc_state);
+	if (state == TCP_TIME_WAIT || state == TCP_NEW_SYN_RECV)
+		return;		/* smaller structs than a sock */
+	socket = READ(u64, sk, OFF_sock__sk_socket);
+	if (is_kernel_pointer(socket))
+		detail->socket = READ(u64, socket, OFF_socket_alloc__inode - OFF_socket_alloc__socket);
 }
 #endif
 
@@ -76,15 +92,63 @@ static __always_inline void fill_drop(struct drop *drop, const struct hit *hit)
 	drop->slots = sizeof(*drop) / SLOT_BYTES;
 }
 
-#ifdef FOLLOW
+#ifdef WITH_STACK
+static __always_inline void fill_stack(void *ctx, struct stack *stack)
+{
+	long size = bpf_get_stack(ctx, stack->frames, sizeof(stack->frames), 0);
 
+	stack->unused = 0;
+	stack->unused2 = 0;
+	stack->bytes = size < 0 ? 0 : size;
+	stack->kind = KIND_STACK;
+	stack->slots = sizeof(*stack) / SLOT_BYTES;
+}
+#endif
+
+/* The user is to see nothing more of this skb; it is known until it ends, or was idle for long. */
+static __always_inline void retire(struct tracked *t, const struct hit *hit)
+{
+	t->record.flags |= RECORD_FREED;
+	fill_step(&t->log[0], hit, 0);
+	t->record.slots = 1;
+}
+
+/* Whether the packet is one that the user wants to see. */
+static __always_inline bool is_wanted(const struct hit *hit)
+{
+#ifdef FILTER_INNER
+	if (!headers_match(&hit->packet) && !(hit->inner.kind && headers_match(&hit->inner)))
+		return false;
+#else
+	if (!headers_match(&hit->packet))
+		return false;
+#endif
+	return skb_matches(hit->skb, hit->sk, &hit->at) && !is_ending();
+}
+
+#ifdef COUNT_HITS
+static __always_inline void count_hit(const struct hit *hit)
+{
+	u64 key = (u64)hit->kind << 32 | hit->where, one = 1;
+	u64 *value = hits.lookup(&key);
+
+	if (value)
+		(*value)++;
+	else
+		hits.update(&key, &one);
+}
+#endif
+
+/* Hands over what the log holds, and empties it. */
 static __always_inline void send(void *ctx, struct tracked *t, u32 place)
 {
+#ifndef COUNT_HITS
 	u32 slots = log_end(t);
 
 	submit(ctx, &t->record, sizeof(t->record) + slots * SLOT_BYTES, place);
 	t->record.slots_before += slots;
 	t->record.slots = 0;
+#endif
 }
 
 /* Tells the headers as they are now; the steps that follow have these. */
@@ -93,12 +157,55 @@ static __always_inline void note_headers(struct tracked *t)
 	u32 slots = log_end(t);
 
 	*(struct packet *)&t->log[slots] = t->now;
-	t->record.slots = slots + sizeof(t->now) / SLOT_BYTES;
+	slots += sizeof(t->now) / SLOT_BYTES;
+	if (t->inner.kind) {
+		*(struct packet *)&t->log[slots] = t->inner;
+		slots += sizeof(t->inner) / SLOT_BYTES;
+	}
+	t->record.slots = slots;
 }
 
-/* A new entry for an skb, holding its headers and no step yet. */
-static __always_inline struct tracked *add(u64 skb, const struct packet *packet, u64 packet_id, u64 parent_id,
-					   u32 place)
+static __always_inline void note_device(struct tracked *t)
+{
+	u32 slots = log_end(t);
+
+	if (!t->device.kind)
+		return;
+	*(struct device *)&t->log[slots] = t->device;
+	t->record.slots = slots + sizeof(t->device) / SLOT_BYTES;
+}
+
+static __always_inline void note_step(void *ctx, struct tracked *t, const struct hit *hit)
+{
+	struct step *step;
+	u32 slots = log_end(t);
+
+	step = &t->log[slots];
+	fill_step(step, hit, t->steps);
+	if (!t->steps)
+		t->first_ns = step->time_ns;
+	slots++;
+#ifdef WITH_DETAIL
+	fill_detail((struct detail *)&t->log[slots], hit);
+	slots += sizeof(struct detail) / SLOT_BYTES;
+#endif
+	if (hit->drop_location) {
+		fill_drop((struct drop *)&t->log[slots], hit);
+		slots += sizeof(struct drop) / SLOT_BYTES;
+	}
+#ifdef WITH_STACK
+	if (hit->flags & STACK) {
+		fill_stack(ctx, (struct stack *)&t->log[slots]);
+		slots += sizeof(struct stack) / SLOT_BYTES;
+	}
+#endif
+	t->record.slots = slots;
+}
+
+#ifdef FOLLOW
+
+/* A new entry for an skb; its log is empty. */
+static __always_inline struct tracked *add(u64 skb, u64 packet_id, u64 parent_id, u32 place)
 {
 	u32 zero = 0;
 	struct tracked_bytes *empty = blank.lookup(&zero);
@@ -113,72 +220,77 @@ static __always_inline struct tracked *add(u64 skb, const struct packet *packet,
 	t = find_tracked(skb);
 	if (!t)
 		return NULL;
-	t->now = *packet;
 	t->record.record_id = new_id(place);
 	t->record.packet_id = packet_id ? packet_id : t->record.record_id;
 	t->record.parent_id = parent_id;
 	t->record.skb = skb;
-	note_headers(t);
-	count(packet_id ? COUNTER_CLONED : COUNTER_MATCHED);
 	return t;
 }
 
-static __always_inline void note_step(struct tracked *t, const struct hit *hit)
+/* A function begins whose return is awaited: that is in the flags. */
+static __always_inline void call_begins(struct tracked *t, const struct hit *hit, u16 flags)
 {
-	u32 slots = log_end(t);
+	struct call call = {};
+	u64 key = hit->call;
+	u32 i;
 
-	fill_step(&t->log[slots], hit);
-	slots++;
-#ifdef WITH_DETAIL
-	fill_detail((struct detail *)&t->log[slots], hit);
-	slots += sizeof(struct detail) / SLOT_BYTES;
-#endif
-	if (hit->drop_location) {
-		fill_drop((struct drop *)&t->log[slots], hit);
-		slots += sizeof(struct drop) / SLOT_BYTES;
+	call.skb = (u64)hit->skb;
+	call.record_id = t->record.record_id;
+	call.packet_id = t->record.packet_id;
+	call.parent_id = t->record.parent_id;
+	call.number = t->steps;
+	call.flags = flags;
+#pragma clang loop unroll(disable)
+	for (i = 0; i < CALLS_AT_ONE_PLACE; i++) {
+		if (!calls.lookup(&key)) {
+			if (!calls.update(&key, &call) && flags & RETURNS)
+				t->record.calls++;
+			return;
+		}
+		key++;
 	}
-	t->record.slots = slots;
+	count(COUNTER_CALLS_LOST);
 }
 
-/* A function that makes new skbs of this one begins. */
-static __always_inline void clone_begins(const struct tracked *t, const struct hit *hit)
+/* Whether all of the packet is in this message, and it took less time than the user is interested in. */
+static __always_inline bool is_short(const struct tracked *t)
 {
-	struct clone_call under_way = {};
-	u64 call = hit->call;
-
-	under_way.parent_skb = (u64)hit->skb;
-	under_way.parent_id = t->record.record_id;
-	clone_calls.update(&call, &under_way);
+#ifdef MIN_LATENCY_NS
+	return !t->record.slots_before && !t->record.children && !t->record.calls && !t->record.parent_id &&
+	       bpf_ktime_get_ns() - t->first_ns < MIN_LATENCY_NS;
+#else
+	return false;
+#endif
 }
 
 /* One hit of a probe. */
-static __always_inline void handle(void *ctx, const struct hit *hit)
+static __always_inline void handle(void *ctx, struct hit *hit)
 {
-	u64 skb = (u64)hit->skb;
+	u64 skb = (u64)hit->skb, dev;
 	struct tracked *t = find_tracked(skb);
-	struct packet packet = {};
-	struct place place = {};
-	u32 known = !!t, changed = 0, ports_at = 0;
+	u32 known = !!t, changed = 0, moved = 0;
 
 	/* Else the compiler asks several questions about t at once, which the verifier refuses. */
 	asm volatile("" : "+r"(known));
 
 	if (!known && !(hit->flags & MAY_MATCH))
 		return;
-	if (locate(hit->skb, &place)) {
+	if (locate(hit->skb, &hit->at)) {
 		changed = 1;
 		if (known) {
 			if (!t)
 				return;
-			if (t->l3 && !place.l3) {
+			if (t->l3 && !hit->at.l3) {
 				/*
 				 * Headers that were there do not vanish: the skb ended
 				 * unseen, as when the free came from an interrupt of a
 				 * kprobe's program, and its address is another's now.
 				 */
-				send(ctx, t, hit->place);
+				if (!(t->record.flags & RECORD_FREED)) {
+					send(ctx, t, hit->place);
+					count(COUNTER_REUSED);
+				}
 				tracked.delete(&skb);
-				count(COUNTER_REUSED);
 				if (!(hit->flags & MAY_MATCH))
 					return;
 				known = 0;
@@ -187,120 +299,219 @@ static __always_inline void handle(void *ctx, const struct hit *hit)
 		if (known) {
 			if (!t)
 				return;
-			changed = !same_headers(&place, t);
+			if (t->record.flags & RECORD_FREED) {
+				/* For the user it has ended already, or is not to be seen; so are its clones. */
+				if (hit->flags & CLONES)
+					call_begins(t, hit, CLONES);
+				if (hit->flags & FREES)
+					tracked.delete(&skb);
+				return;
+			}
+			changed = !same_headers(&hit->at, t);
 		}
 		if (changed)
-			changed = parse(hit->skb, hit->sk, &place, &packet, &ports_at);
-		if (changed)
-			complete(hit->skb, &place, &packet);
+			changed = parse(hit);
 	}
 	if (!known) {
-		if (!changed || !packet_matches(&packet) || is_ending())
+		if (!changed || !is_wanted(hit))
 			return;
-		t = add(skb, &packet, 0, 0, hit->place);
+		t = add(skb, 0, 0, hit->place);
+		if (!t)
+			return;
+		if (!within_rate()) {
+			/* Remembered, so that it is not asked again further on: half a path is none. */
+			count(COUNTER_OVER_RATE);
+			retire(t, hit);
+			return;
+		}
+		count(COUNTER_MATCHED);
 	}
 	if (!t)
 		return;
+#ifdef COUNT_HITS
+	count_hit(hit);
+#endif
 	if (changed) {
-		t->l3 = place.l3;
-		t->ports_at = ports_at;
-		t->now = packet;
+		t->l3 = hit->at.l3;
+		t->ports_at = hit->ports_at;
+		t->now = hit->packet;
+		t->inner = hit->inner;
+	}
+#ifndef COUNT_HITS
+	dev = READ(u64, hit->skb, OFF_sk_buff__dev);
+	if (dev != t->dev && fill_device(&t->device, dev)) {
+		t->dev = dev;
+		moved = 1;
+	} else if (!known) {
+		moved = fill_device_of_socket(&t->device, hit);
 	}
 	if (t->record.slots >= LOG_SLOTS - HIT_SLOTS) {
 		send(ctx, t, hit->place);
-		changed = 1;	/* each message tells the headers again */
+		/* Each message tells these again. */
+		changed = 1;
+		moved = 1;
 	}
-	if (changed && known)
+	if (changed)
 		note_headers(t);
-	note_step(t, hit);
-	if (hit->flags & CLONES)
-		clone_begins(t, hit);
-	if (hit->flags & FREES) {
-		t->record.flags |= RECORD_FREED;
+	if (moved)
+		note_device(t);
+	note_step(ctx, t, hit);
+#endif
+	if (hit->flags & (CLONES | RETURNS))
+		call_begins(t, hit, hit->flags);
+	t->steps++;
+	if (hit->flags & (FREES | ENDS)) {
+		if (is_short(t)) {
+			count(COUNTER_SHORT);
+		} else {
+			t->record.flags |= RECORD_FREED;
+			send(ctx, t, hit->place);
+		}
 		count(COUNTER_FREED);
-		send(ctx, t, hit->place);
-		tracked.delete(&skb);
+		if (hit->flags & FREES)
+			tracked.delete(&skb);
+		else
+			retire(t, hit);
 	}
 }
 
 /* The new skb inherits the parent's identity. */
-static __always_inline void adopt(struct tracked *parent, u64 skb)
+static __always_inline void adopt(void *ctx, struct tracked *parent, u64 skb)
 {
-	struct packet packet = parent->now;
-	struct tracked *child;
+	struct tracked *child = find_tracked(skb);
 
-	child = add(skb, &packet, parent->record.packet_id, parent->record.record_id, PLACES);
+	if (child && !(child->record.flags & RECORD_FREED)) {
+		/* Another skb that was at this address ended unseen. */
+		send(ctx, child, PLACES);
+		count(COUNTER_REUSED);
+	}
+	child = add(skb, parent->record.packet_id, parent->record.record_id, PLACES);
 	if (!child)
 		return;
+	if (parent->record.flags & RECORD_FREED) {
+		child->record.flags |= RECORD_FREED;
+		return;
+	}
+	count(COUNTER_CLONED);
+	child->now = parent->now;
+	child->inner = parent->inner;
+	child->device = parent->device;
+	child->dev = parent->dev;
 	child->l3 = parent->l3;
 	child->ports_at = parent->ports_at;
+#ifndef COUNT_HITS
+	note_headers(child);
+	note_device(child);
+#endif
 	parent->record.children++;
 }
 
-/* The function returned one skb, or a list of them linked by ->next. */
-static __always_inline void clone_ends(u64 skb, u64 call, const u32 most)
+#ifndef COUNT_HITS
+static __always_inline void tell_return(void *ctx, const struct call *call, u64 value)
 {
-	struct clone_call *under_way = clone_calls.lookup(&call);
+	struct {
+		struct record record;
+		struct return_ item;
+	} message = {};
+
+	message.record.packet_id = call->packet_id;
+	message.record.record_id = call->record_id;
+	message.record.parent_id = call->parent_id;
+	message.record.skb = call->skb;
+	message.record.flags = RECORD_RETURNED;
+	message.record.slots = sizeof(message.item) / SLOT_BYTES;
+	message.item.value = value;
+	message.item.number = call->number;
+	message.item.kind = KIND_RETURN;
+	message.item.slots = sizeof(message.item) / SLOT_BYTES;
+	message.item.time_ns = bpf_ktime_get_ns();
+	submit(ctx, &message.record, sizeof(message), PLACES);
+}
+#endif
+
+/* A function returned. What makes skbs returns one, or `most` linked by ->next. */
+static __always_inline void call_ends(void *ctx, u64 value, u64 key, const u32 most)
+{
+	struct call call, *under_way = calls.lookup(&key);
 	struct tracked *parent;
-	u64 parent_skb, parent_id;
 	u32 i;
 
 	if (!under_way)
 		return;
-	parent_skb = under_way->parent_skb;
-	parent_id = under_way->parent_id;
-	clone_calls.delete(&call);
-	parent = find_tracked(parent_skb);
-	if (!parent || parent->record.record_id != parent_id)
-		return;
-	for (i = 0; i < most; i++) {
-		/* NULL, or an error as a pointer. */
-		if (!is_kernel_pointer(skb) || skb >= (u64)-4095)
+	call = *under_way;
+	/* Of several at one place, the one that was entered last. */
+#pragma clang loop unroll(disable)
+	for (i = 1; i < CALLS_AT_ONE_PLACE; i++) {
+		key++;
+		under_way = calls.lookup(&key);
+		if (!under_way)
 			break;
-		if (skb != parent_skb)
-			adopt(parent, skb);
-		if (most > 1)
-			skb = READ(u64, skb, OFF_sk_buff__next);
+		call = *under_way;
 	}
+	if (i < CALLS_AT_ONE_PLACE)
+		key--;
+	calls.delete(&key);
+	if (call.flags & CLONES) {
+		parent = find_tracked(call.skb);
+		if (parent && parent->record.record_id == call.record_id) {
+			u64 skb = value;
+
+			for (i = 0; i < most; i++) {
+				/* NULL, or an error as a pointer. */
+				if (!is_kernel_pointer(skb) || skb >= (u64)-4095)
+					break;
+				if (skb != call.skb)
+					adopt(ctx, parent, skb);
+				if (most > 1)
+					skb = READ(u64, skb, OFF_sk_buff__next);
+			}
+		}
+	}
+#ifndef COUNT_HITS
+	if (call.flags & RETURNS)
+		tell_return(ctx, &call, value);
+#endif
 }
 
 #else /* each hit by itself */
 
-static __always_inline void handle(void *ctx, const struct hit *hit)
-{
-	struct {
-		struct record record;
-		struct packet packet;
-		struct step step;
-#ifdef WITH_DETAIL
-		struct detail detail;
-#endif
-		struct drop drop;
-	} message = {};
-	u32 size = sizeof(message), ports_at;
-	struct place place;
+BPF_PERCPU_ARRAY(scratch, struct tracked_bytes, PLACES);
 
-	if (!locate(hit->skb, &place))
+static __always_inline void handle(void *ctx, struct hit *hit)
+{
+	struct tracked *t;
+	u32 key = hit->place;
+	u64 dev;
+
+	if (!locate(hit->skb, &hit->at) || !parse(hit) || !is_wanted(hit))
 		return;
-	if (!parse(hit->skb, hit->sk, &place, &message.packet, &ports_at) || !packet_matches(&message.packet) ||
-	    is_ending())
+	if (!within_rate()) {
+		count(COUNTER_OVER_RATE);
 		return;
-	complete(hit->skb, &place, &message.packet);
-	fill_step(&message.step, hit);
-#ifdef WITH_DETAIL
-	fill_detail(&message.detail, hit);
-#endif
-	if (hit->drop_location)
-		fill_drop(&message.drop, hit);
-	else
-		size -= sizeof(message.drop);
-	message.record.record_id = new_id(hit->place);
-	message.record.packet_id = message.record.record_id;
-	message.record.skb = (u64)hit->skb;
-	message.record.flags = RECORD_SINGLE;
-	message.record.slots = (size - sizeof(message.record)) / SLOT_BYTES;
+	}
 	count(COUNTER_MATCHED);
-	submit(ctx, &message.record, size, hit->place);
+#ifdef COUNT_HITS
+	count_hit(hit);
+#else
+	t = (struct tracked *)scratch.lookup(&key);
+	if (!t)
+		return;
+	__builtin_memset(&t->record, 0, sizeof(t->record));
+	t->record.record_id = new_id(hit->place);
+	t->record.packet_id = t->record.record_id;
+	t->record.skb = (u64)hit->skb;
+	t->record.flags = RECORD_SINGLE;
+	t->now = hit->packet;
+	t->inner = hit->inner;
+	t->device.kind = 0;
+	dev = READ(u64, hit->skb, OFF_sk_buff__dev);
+	if (!fill_device(&t->device, dev))
+		fill_device_of_socket(&t->device, hit);
+	note_headers(t);
+	note_device(t);
+	note_step(ctx, t, hit);
+	send(ctx, t, hit->place);
+#endif
 }
 
 #endif

@@ -98,7 +98,9 @@ class Session:
             by_program.setdefault(probe.program, []).append(probe)
         for kind, is_tracepoint in (("kprobe", False), ("tracepoint", True)):
             if any(program.is_tracepoint == is_tracepoint for program in by_program):
-                worker = self._load(f"work_of_{kind}", is_tracepoint=is_tracepoint)
+                worker = self._load("work", is_tracepoint=is_tracepoint)
+                # BCC keeps what it loaded by name, and would not load it as another type.
+                self._bpf.funcs[f"work of {kind}".encode()] = self._bpf.funcs.pop(b"work")
                 self._bpf[f"{kind}_work"][ctypes.c_int(0)] = ctypes.c_int(worker.fd)
         # Those that end a packet go first: a packet followed before its end can be seen
         # would stay in the tracking map, and its address soon be another packet's.
@@ -118,6 +120,11 @@ class Session:
         table = self._bpf["counters"]
         columns = [list(table[ctypes.c_int(index)]) for index in range(len(event.COUNTERS))]
         return [dict(zip(event.COUNTERS, values)) for values in zip(*columns)]
+
+    def hits(self) -> dict[tuple[int, int], int]:
+        """How often each probe was hit, by the kind and the place that its steps would tell."""
+        table = self._bpf["hits"]
+        return {(key.value >> 32, key.value & 0xFFFFFFFF): sum(values) for key, values in table.items()}
 
     def stop_matching(self) -> None:
         """No packet is taken up any more; those followed already still are."""
@@ -139,7 +146,8 @@ class Session:
                 del table[key]
             except KeyError:
                 continue  # freed meanwhile: its record is in the buffer
-            yield value
+            if not _is_told(value):
+                yield value
 
     def detach(self) -> None:
         """Takes the probes away; what is in the buffer can still be read."""
@@ -180,7 +188,7 @@ class Session:
 
     def _attach_single(self, program: Program, probes: Sequence[Probe]) -> None:
         self._load(program.name, is_tracepoint=False)
-        attach = self._bpf.attach_kretprobe if program.kind == "clone_return" else self._bpf.attach_kprobe
+        attach = self._bpf.attach_kretprobe if program.kind == "function_return" else self._bpf.attach_kprobe
         for probe in probes:
             with _captured_stderr() as log:
                 try:
@@ -191,7 +199,7 @@ class Session:
 
     def _attach_multi(self, program: Program, probes: Sequence[Probe]) -> None:
         function = self._load(program.name, is_tracepoint=False)
-        flags = _BPF_F_KPROBE_MULTI_RETURN if program.kind == "clone_return" else 0
+        flags = _BPF_F_KPROBE_MULTI_RETURN if program.kind == "function_return" else 0
         if self._link(function.fd, probes, flags) is None:
             self.attached += len(probes)
             return
@@ -223,9 +231,14 @@ class Session:
         self.skipped.append(Skipped(probe.trace, f"{probe.target} cannot be probed: {words}"))
 
 
+def _is_told(raw: bytes) -> bool:
+    """Whether the entry only waits for the end of an skb that is not followed any more."""
+    return bool(event.RECORD.struct.unpack_from(raw)[event.RECORD.index("flags")] & event.FREED)
+
+
 def _last_step_ns(raw: bytes) -> int:
     """When the last step in a tracking map's entry was; 0 if it has none."""
-    slots = event.RECORD.struct.unpack_from(raw)[6]
+    slots = event.RECORD.struct.unpack_from(raw)[event.RECORD.index("slots")]
     at = event.RECORD.size
     end = at + slots * event.SLOT_BYTES
     last = 0

@@ -11,7 +11,7 @@ import struct
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import NamedTuple, Optional, Union
@@ -22,8 +22,11 @@ VMLINUX = "/sys/kernel/btf/vmlinux"
 
 _INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF = range(1, 9)
 _VOLATILE, _CONST, _RESTRICT, _FUNC, _FUNC_PROTO = range(9, 14)
-_FLOAT, _TYPE_TAG, _ENUM64 = 16, 18, 19
+_VAR, _DATASEC, _FLOAT, _DECL_TAG, _TYPE_TAG, _ENUM64 = range(14, 20)
 _QUALIFIERS = frozenset((_VOLATILE, _CONST, _RESTRICT, _TYPE_TAG))
+# By kind: how many words follow the three that every type begins with, and how many more for each of its members.
+_WORDS_BEHIND = {_INT: 1, _ARRAY: 3, _VAR: 1, _DECL_TAG: 1}
+_WORDS_A_MEMBER = {_STRUCT: 3, _UNION: 3, _ENUM: 2, _FUNC_PROTO: 2, _DATASEC: 3, _ENUM64: 3}
 
 _POINTER_BYTES = 8
 _MAX_ERRNO = 4095
@@ -135,11 +138,15 @@ class Btf:
         self._handle = handle
         self._base = base
         self._strings = strings
+        self._raw_types = raw_types
         self._by_name = {kind: _NameOrder(raw_types, kind) for kind in (_FUNC, _TYPEDEF)}
         self._type = functools.cache(self._read_type)
         self._text = functools.cache(self._type_text)
         self._members = functools.cache(self._read_members)
         self._struct = functools.cache(self._find_struct)
+        self._called = functools.cache(self._find_called)
+        self._protos_with = functools.cache(self._find_protos_with)
+        self._function_protos: dict[str, int] = {}  # of those that functions_with found
         self._prototypes: dict[str, Optional[Prototype]] = {}
         self._enums: dict[str, Optional[dict[str, int]]] = {}
 
@@ -215,9 +222,24 @@ class Btf:
     def prototype(self, function: str) -> Optional[Prototype]:
         """What a function takes and returns; None if BTF does not have it."""
         if function not in self._prototypes:
-            type_id = self._referred(function, _FUNC)
+            type_id = self._function_protos.get(function) or self._referred(function, _FUNC)
             self._prototypes[function] = None if type_id is None else self._prototype(type_id, skip=0)
         return self._prototypes[function]
+
+    def functions_with(self, type_text: str) -> dict[str, int]:
+        """The functions that take a "struct x *" (or "**"), and the place of the first such parameter.
+
+        Of a module's BTF these are the module's own functions.
+        """
+        protos = self._protos_with(type_text)
+        found = {}
+        for _, at in self._walk.types(_FUNC):
+            proto = self._walk.words[at + 2]
+            if proto in protos:
+                name = self._string(self._walk.words[at])
+                found[name] = protos[proto]
+                self._function_protos[name] = proto
+        return found
 
     def tracepoint(self, name: str) -> Optional[Prototype]:
         """What a tracepoint hands to its probes."""
@@ -352,6 +374,45 @@ class Btf:
         word = ("union " if kind.flag else "struct ") if kind.kind == _FWD else words.get(kind.kind, "")
         return word + (kind.name or "{...}")
 
+    @functools.cached_property
+    def _walk(self) -> "_Walk":
+        return _Walk(self._raw_types, 1 if self._base is None else self._base._walk.end_id)
+
+    def _find_called(self, type_text: str) -> frozenset[int]:
+        """The types of this text, qualified or not; those of the base among them."""
+        walk = self._walk
+        if type_text.endswith("*"):
+            targets = self._called(type_text[:-1].rstrip())
+            found = {type_id for type_id, at in walk.types(_PTR) if walk.words[at + 2] in targets}
+        else:
+            name = self._string_offset(type_text[len("struct ") :])
+            found = {type_id for type_id, at in walk.types(_STRUCT, _FWD) if walk.words[at] == name}
+        if self._base is not None:
+            found |= self._base._called(type_text)
+        more = found
+        while more:
+            more = {type_id for type_id, at in walk.types(*_QUALIFIERS) if walk.words[at + 2] in more} - found
+            found = found | more
+        return frozenset(found)
+
+    def _find_protos_with(self, type_text: str) -> dict[int, int]:
+        """The prototypes that have a parameter of the type, and its place; the base's among them."""
+        wanted = self._called(type_text)
+        words = self._walk.words
+        found = {} if self._base is None else dict(self._base._protos_with(type_text))
+        for type_id, at in self._walk.types(_FUNC_PROTO):
+            params = words[at + 4 : at + 3 + 2 * (words[at + 1] & 0xFFFF) : 2].tolist()
+            if not wanted.isdisjoint(params):
+                found[type_id] = next(place for place, param in enumerate(params) if param in wanted)
+        return found
+
+    def _string(self, offset: int) -> str:
+        if self._base is not None:
+            if offset < len(self._base._strings):
+                return self._base._string(offset)
+            offset -= len(self._base._strings)
+        return self._strings[offset : self._strings.index(0, offset)].decode("ascii", "replace")
+
     def _read_enum(self, name: str) -> Optional[dict[str, int]]:
         type_id = self._find(name, _ENUM)
         if type_id is not None:
@@ -376,6 +437,35 @@ def _sections(data: bytes) -> Optional[tuple[bytes, bytes]]:
     if magic != _MAGIC or header + max(types + types_size, strings + strings_size) > len(data):
         return None
     return data[header + types :][:types_size], data[header + strings :][:strings_size]
+
+
+class _Walk:
+    """Where each type of a blob is, found by going through all of them once.
+
+    To ask libbpf for one after the other would take seconds.
+    """
+
+    def __init__(self, types: bytes, first_id: int) -> None:
+        self.words = memoryview(types).cast("I")
+        self._types: dict[int, list[tuple[int, int]]] = {kind: [] for kind in range(_ENUM64 + 1)}
+        words, by_kind = self.words, self._types
+        sizes = {kind: 3 + _WORDS_BEHIND.get(kind, 0) for kind in by_kind}
+        at, end, type_id = 0, len(words), first_id
+        while at < end:
+            info = words[at + 1]
+            kind = info >> 24 & 31
+            if kind not in sizes:
+                raise KernelError(f"the kernel's BTF has types of a kind that nettrace does not know ({kind})")
+            by_kind[kind].append((type_id, at))
+            at += sizes[kind]
+            if kind in _WORDS_A_MEMBER:
+                at += _WORDS_A_MEMBER[kind] * (info & 0xFFFF)
+            type_id += 1
+        self.end_id = type_id
+
+    def types(self, *kinds: int) -> Iterator[tuple[int, int]]:
+        """The number of each type of these kinds, and where its first word is."""
+        return chain.from_iterable(self._types[kind] for kind in kinds)
 
 
 class _NameOrder:

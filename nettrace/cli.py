@@ -1,4 +1,4 @@
-"""The command line: options, wiring, signals, exit statuses."""
+"""The command line: wiring, signals, exit statuses."""
 
 import argparse
 import logging
@@ -7,39 +7,35 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
-from typing import NoReturn, Optional
+from typing import Optional
 
-from . import __version__, files, filters, plan, sinks, source, tree
+from . import coverage, files, filters, meaning, netns, options, pcap, plan, selection, sinks, source, tree
 from .errors import BpfError, KernelError, NettraceError, UsageError
+from .filters import PacketFilter
 from .kernel import Kernel, check
+from .owners import Owners, Reread
 from .plan import Plan, Skipped
-from .run import Run
+from .run import Run, wall_offset_ns
+from .selection import Selection
+from .sinks import Display, Lookups
 from .source import Settings
-from .tree import Trace
 
 log = logging.getLogger("nettrace")
 
 INTERRUPTED = 130
-
-_EPILOG = """\
-examples:
-  nettrace -p icmp --addr 10.0.42.2        follow every ping from or to that address
-  nettrace -p tcp -D 443 -c 10             the first ten packets to port 443
-  nettrace -t tcp-in,life -S 8080 --basic  each hit of those traces by itself
-  nettrace -t ?                            the traces, and what this kernel has of them
-"""
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Runs the program and returns its exit status: 0, 1 for what failed, 2 for bad options."""
     debug = False
     try:
-        options = _parser().parse_args(arguments)
-        debug = options.debug
-        level = logging.DEBUG if debug else logging.INFO if options.verbose else logging.WARNING
+        asked = options.parse(arguments)
+        debug = asked.debug
+        level = logging.DEBUG if debug else logging.INFO if asked.verbose else logging.WARNING
         logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
-        status = _main(options)
+        status = _main(asked)
         sys.stdout.flush()
         return status
     except NettraceError as error:
@@ -55,124 +51,78 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         return INTERRUPTED
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says in one sentence what is wrong, where argparse would print all of the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; nettrace -h lists the options")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="nettrace",
-        description="Follows network packets through the Linux kernel: each packet's path, function by function.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("-V", "--version", action="version", version=f"nettrace {__version__}")
-
-    packets = parser.add_argument_group("which packets (all that is given must hold)")
-    packets.add_argument("-s", "--saddr", metavar="IP", help="source address, IPv4 or IPv6")
-    packets.add_argument("-d", "--daddr", metavar="IP", help="destination address")
-    packets.add_argument("--addr", metavar="IP", help="source or destination address")
-    packets.add_argument("-S", "--sport", metavar="PORT", help="source port")
-    packets.add_argument("-D", "--dport", metavar="PORT", help="destination port")
-    packets.add_argument("-P", "--port", metavar="PORT", help="source or destination port")
-    packets.add_argument(
-        "-p", "--proto", metavar="NAME", help="protocol of layer 3 or 4: arp, ip, ipv6, tcp, icmp, ..."
-    )
-
-    traces = parser.add_argument_group("which traces")
-    traces.add_argument(
-        "-t", "--trace", metavar="NAMES", help="groups, traces or functions, with commas; 'all'; '?' lists them"
-    )
-    traces.add_argument("--trace-noclone", action="store_true", help="do not follow the clones and copies of a packet")
-    traces.add_argument(
-        "--backend", choices=("auto", "kprobe", "kprobe-multi"), default="auto",
-        help="how functions are attached: one by one, or all at once where the kernel can (default: auto)",
-    )  # fmt: skip
-
-    output = parser.add_argument_group("what is shown")
-    output.add_argument("--basic", action="store_true", help="each hit as it comes, not grouped by packet")
-    output.add_argument("--detail", action="store_true", help="skb, CPU, interface, process and namespace of each hit")
-    output.add_argument("--date", action="store_true", help="date and time of day, not seconds since boot")
-    output.add_argument("-c", "--count", metavar="N", help="end after N packets (with --basic: N hits)")
-    output.add_argument("-v", "--verbose", action="store_true", help="say more, for example why traces are skipped")
-
-    running = parser.add_argument_group("running")
-    running.add_argument("--force", action="store_true", help="run without any filter, at whatever cost")
-    running.add_argument("--perf-buffer", action="store_true", help="use perf buffers even where a ring buffer exists")
-    running.add_argument("--print-bpf", action="store_true", help="print the BPF program in C and exit")
-    running.add_argument("--debug", action="store_true", help="show how the run is set up, and compiler logs")
-    return parser
-
-
-def _main(options: argparse.Namespace) -> int:
+def _main(asked: argparse.Namespace) -> int:
     traces = _tree()
-    if options.trace is not None and options.trace.strip() == "?":
-        kernel = Kernel()
-        everything = plan.make(traces.traces(), kernel)
-        sys.stdout.write(sinks.tree_text(traces, everything))
+    kernel = Kernel(btf=None if asked.btf_path is None else Path(asked.btf_path))
+    if asked.trace is not None and asked.trace.strip() == "?":
+        sys.stdout.write(sinks.tree_text(coverage.of(traces, kernel, multi=_multi(asked.backend, kernel))))
         return 0
-
-    packet_filter = filters.parse(
-        saddr=options.saddr, daddr=options.daddr, addr=options.addr,
-        sport=options.sport, dport=options.dport, port=options.port, proto=options.proto,
-    )  # fmt: skip
-    count = _positive("-c", options.count)
-    if options.basic and options.trace_noclone:
-        raise UsageError("--trace-noclone says nothing with --basic, which follows no packet: leave one of them out")
-    named = _named(options, traces)
-    if (
-        packet_filter.is_empty
-        and named in (None, frozenset(trace.name for trace in traces.traces()))
-        and count is None
-        and not options.force
-    ):
+    packet_filter = _filter(asked)
+    if asked.print_filter:
+        sys.stdout.write(_filter_text(packet_filter))
+        return 0
+    narrowed = asked.trace is not None and "all" not in [word.strip() for word in asked.trace.split(",")]
+    if packet_filter.is_empty and not narrowed and asked.count is None and not asked.force:
         raise UsageError(
             "tracing every packet of the host would slow it down: give a filter (-p, --addr, --port, ...), "
             "traces (-t), a count (-c), or --force"
         )
-    kernel = Kernel()
-    if not options.print_bpf:
+    if not asked.print_bpf:
         check(kernel)
+    selected = selection.choose(
+        traces, kernel, trace=asked.trace, exclude=asked.trace_exclude, matcher=asked.trace_matcher,
+        free=asked.trace_free, stack=asked.trace_stack, ret=asked.ret, basic=asked.basic,
+    )  # fmt: skip
     settings = Settings(
-        follow=not options.basic,
-        ringbuf=kernel.features.ringbuf and not options.perf_buffer,
-        detail=options.detail,
+        follow=not asked.basic,
+        ringbuf=kernel.features.ringbuf and not asked.perf_buffer,
+        detail=asked.detail or not {"cpu", "pid", "mark", "len"}.isdisjoint(asked.columns),
+        count_hits=asked.func_stats,
     )
-    multi = _multi(options.backend, kernel)
-    what = plan.make(
-        _attached(options, traces, named),
-        kernel,
-        clones=settings.follow and not options.trace_noclone,
-        match_at=_matched(options, traces, named),
-        cookies=multi,
-    )
-    text = source.render(what, kernel.btf, settings, packet_filter.constants(), files.BPF)
-    if options.print_bpf:
+    multi = _multi(asked.backend, kernel)
+    clones = settings.follow and not asked.trace_noclone
+    what = plan.make(selected.traces, kernel, selected.wishes, clones=clones, cookies=multi)
+    _check_matching(what, selected)
+    text = source.render(what, kernel, settings, packet_filter, files.BPF)
+    if asked.print_bpf:
         sys.stdout.write(text)
         return 0
-    return _run(options, kernel, what, settings, multi, text, count)
+    return _run(asked, kernel, selected, what, settings, packet_filter, multi, text)
+
+
+def _check_matching(what: Plan, selected: Selection) -> None:
+    """Raises KernelError if no packet could ever be seen."""
+    matching = selected.wishes.match_at or ()
+    if not any(probe.trace.name in matching for probe in what.probes):
+        reasons = "; ".join(f"{skip.trace.name}: {skip.reason}" for skip in what.skipped if skip.trace.name in matching)
+        raise KernelError(f"none of the traces where packets would be matched exists on this kernel: {reasons}")
 
 
 def _run(
-    options: argparse.Namespace, kernel: Kernel, what: Plan, settings: Settings, multi: bool, text: str,
-    count: Optional[int],
+    asked: argparse.Namespace, kernel: Kernel, selected: Selection, what: Plan, settings: Settings,
+    packet_filter: PacketFilter, multi: bool, text: str,
 ) -> int:  # fmt: skip
     from .bpf import Session
 
     started = time.monotonic()
-    sink = sinks.Text(
-        sys.stdout,
-        location=lambda address: _location(kernel, address),
-        reason=kernel.drop_reason,
-        detail=options.detail,
-        wall_offset_ns=time.time_ns() - time.monotonic_ns() if options.date else None,
+    display = Display(
+        detail=asked.detail,
+        columns=asked.columns,
+        tiny=asked.tiny_show,
+        latency=asked.latency_show,
+        latency_free=asked.latency_free,
+        end_traces=frozenset(selected.wishes.end_at),
+        stacks=frozenset(selected.wishes.stack_at),
+        wall_offset_ns=wall_offset_ns() if asked.date else None,
+        colour=sinks.wants_colour(sys.stdout, os.environ),
     )
+    sink = sinks.Text(sys.stdout, display, _lookups(kernel, what))
     with Session(text, files.BPF, what, settings, multi) as session:
         log.debug("compiled in %.2f s", time.monotonic() - started)
-        run = Run(session, kernel, what, settings, sink, count=count, join_clones=not options.trace_noclone)
+        run = Run(
+            session, kernel, what, settings, sink, count=asked.count, join_clones=not asked.trace_noclone,
+            min_latency_ns=packet_filter.min_latency_ns,
+        )  # fmt: skip
         session.attach()
         skipped = [*what.skipped, *session.skipped]
         _report(skipped, session.attached, started)
@@ -182,9 +132,50 @@ def _run(
                 run.step()
             run.finish()
             sink.note("end trace...")
-            print(run.summary(skipped=len(skipped)).text(options.verbose), file=sys.stderr, flush=True)
+            print(run.summary(skipped=len(skipped)).text(asked.verbose), file=sys.stderr, flush=True)
             session.detach()
     return 0
+
+
+def _lookups(kernel: Kernel, what: Plan) -> Lookups:
+    """What this host can say of what its kernel tells."""
+    functions = {probe.trace.name: probe.target for probe in what.probes if not probe.program.is_tracepoint}
+
+    def returned(trace: str, value: int) -> str:
+        function = functions[trace]
+        kind = kernel.return_type(function) or ""
+        return meaning.return_text(kind, value, kernel.enum_names, function, kernel.drop_reason)
+
+    traces = [probe.trace for probe in what.probes]
+    return Lookups(
+        symbol=kernel.symbols.lookup,
+        reason=kernel.drop_reason,
+        returned=returned,
+        netns=Reread(netns.names).of,
+        own_netns=netns.current(),
+        owner=Owners().of,
+        groups={trace.name: trace.group for trace in traces},
+        roles={trace.name: trace.role for trace in traces if trace.role is not None},
+    )
+
+
+def _filter(asked: argparse.Namespace) -> PacketFilter:
+    namespace = netns.current() if asked.netns_current else None if asked.netns is None else netns.resolve(asked.netns)
+    return filters.parse(
+        saddr=asked.saddr, daddr=asked.daddr, addr=asked.addr, sport=asked.sport, dport=asked.dport, port=asked.port,
+        proto=asked.proto, tcp_flags=asked.tcp_flags, pkt_len=asked.pkt_len, pid=asked.pid, comm=asked.comm,
+        netns=namespace, iface=asked.iface, mark=asked.mark, expression=asked.expression, inner=asked.inner,
+        min_latency=asked.min_latency, rate_limit=asked.rate_limit,
+    )  # fmt: skip
+
+
+def _filter_text(packet_filter: PacketFilter) -> str:
+    """What becomes of the conditions: numbers for the C side, and the program of the expression."""
+    numbers = packet_filter.constants()
+    text = "".join(f"{name} {number:#x}\n" for name, number in numbers.items()) or "no condition: all packets match\n"
+    if packet_filter.expression is not None:
+        text += pcap.disassemble(packet_filter.expression)
+    return text
 
 
 class _Signals:
@@ -219,43 +210,6 @@ def _tree() -> tree.Tree:
         ) from error
 
 
-def _named(options: argparse.Namespace, traces: tree.Tree) -> Optional[frozenset[str]]:
-    """The traces that -t stands for; None without it."""
-    if options.trace is None:
-        return None
-    names = [name.strip() for name in options.trace.split(",") if name.strip()]
-    if not names:
-        raise UsageError("-t needs the name of a trace or group; '-t ?' lists them")
-    return frozenset(trace.name for trace in traces.select(names))
-
-
-def _attached(options: argparse.Namespace, traces: tree.Tree, named: Optional[frozenset[str]]) -> Sequence[Trace]:
-    """The traces to attach.
-
-    A followed packet's record is sent when it is freed, so the traces that tell so are always there.
-    """
-    if named is None:
-        return traces.default()
-    return [
-        trace
-        for trace in traces.traces()
-        if trace.name in named or (trace.role is not None and not options.basic and trace.default)
-    ]
-
-
-def _matched(
-    options: argparse.Namespace, traces: tree.Tree, named: Optional[frozenset[str]]
-) -> Optional[frozenset[str]]:
-    """The traces where packets are matched: those asked for by name, or the tree's own choice.
-
-    Hits that stand for themselves are all matched.
-    """
-    everything = frozenset(trace.name for trace in traces.traces())
-    if options.basic:
-        return everything
-    return None if named == everything else named
-
-
 def _multi(backend: str, kernel: Kernel) -> bool:
     if backend == "kprobe-multi" and not kernel.features.kprobe_multi:
         raise KernelError(
@@ -263,19 +217,6 @@ def _multi(backend: str, kernel: Kernel) -> bool:
             "leave --backend out"
         )
     return kernel.features.kprobe_multi and backend != "kprobe"
-
-
-def _positive(option: str, text: Optional[str]) -> Optional[int]:
-    if text is None:
-        return None
-    if not text.isascii() or not text.isdigit() or int(text) == 0:
-        raise UsageError(f"{option} needs a whole number above 0, not '{text}'")
-    return int(text)
-
-
-def _location(kernel: Kernel, address: int) -> str:
-    symbol = kernel.symbols.lookup(address)
-    return f"0x{address:x}" if symbol is None else f"{symbol.name}+0x{symbol.offset:x}"
 
 
 def _report(skipped: Sequence[Skipped], attached: int, started: float) -> None:

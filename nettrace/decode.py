@@ -7,7 +7,7 @@ from typing import Optional
 
 from . import event
 from .errors import StreamError
-from .event import Detail, Drop, Event, Packet, Record
+from .event import Detail, Device, Drop, Event, Packet, Record, Return
 
 _IPV4_FAMILY = (0x0800, 0x0806, 0x8035)
 _LOW_HALF = 0xFFFFFFFF
@@ -17,8 +17,12 @@ _ITEM_SLOTS = {
     event.STEP: 1,
     event.STEP_TRACEPOINT: 1,
     event.PACKET: event.PACKET_ITEM.size // event.SLOT_BYTES,
+    event.INNER: event.PACKET_ITEM.size // event.SLOT_BYTES,
+    event.DEVICE: event.DEVICE_ITEM.size // event.SLOT_BYTES,
     event.DETAIL: event.DETAIL_ITEM.size // event.SLOT_BYTES,
     event.DROP: event.DROP_ITEM.size // event.SLOT_BYTES,
+    event.RETURN: event.RETURN_ITEM.size // event.SLOT_BYTES,
+    event.STACK: event.STACK_ITEM.size // event.SLOT_BYTES,
 }
 
 
@@ -46,10 +50,12 @@ class Decoder:
         try:
             (
                 packet_id, record_id, parent_id, skb, sequence, cpu, slots, slots_before, children, flags, place,
+                calls, _,
             ) = event.RECORD.struct.unpack_from(raw)  # fmt: skip
             if sent:
                 self.messages += 1
                 self._check_sequence((cpu, place), sequence)
+            is_return = bool(flags & event.RETURNED)
             return Record(
                 packet_id=packet_id,
                 record_id=record_id,
@@ -60,7 +66,9 @@ class Decoder:
                 single=bool(flags & event.SINGLE),
                 slots_before=slots_before,
                 slots=slots,
-                events=self._events(raw, slots, skb),
+                events=() if is_return else self._events(raw, slots, skb),
+                calls=calls,
+                returned=(_returned(raw, event.RECORD.size),) if is_return else (),
             )
         except (struct.error, IndexError) as error:
             raise StreamError(f"a message of {len(raw)} bytes from the kernel is cut off ({error})") from error
@@ -75,6 +83,7 @@ class Decoder:
     def _events(self, raw: bytes, slots: int, skb: int) -> tuple[Event, ...]:
         events: list[Event] = []
         packet: Optional[Packet] = None
+        device: Optional[Device] = None
         at = event.RECORD.size
         end = at + slots * event.SLOT_BYTES
         while at < end:
@@ -84,20 +93,34 @@ class Decoder:
             if kind in (event.STEP, event.STEP_TRACEPOINT):
                 if packet is None:
                     raise StreamError("a step comes before any packet's headers")
-                time_ns, where, _, _, _ = event.STEP_ITEM.struct.unpack_from(raw, at)
-                name = self._tracepoint(where) if kind == event.STEP_TRACEPOINT else self._function(where)
-                events.append(Event(time_ns, name, skb, packet))
+                time_ns, where, number, _, _ = event.STEP_ITEM.struct.unpack_from(raw, at)
+                name = self.trace(kind, where)
+                events.append(Event(time_ns, name, skb, packet, number, device))
             elif kind == event.PACKET:
                 packet = _packet(raw, at)
+            elif kind == event.DEVICE:
+                device = _device(raw, at)
+            elif kind == event.INNER:
+                if packet is None:
+                    raise StreamError("an inner packet comes before any packet's headers")
+                packet = packet._replace(inner=_packet(raw, at))
             elif not events:
                 raise StreamError("what a step tells comes before any step")
             elif kind == event.DETAIL:
                 events[-1] = events[-1]._replace(detail=_detail(raw, at))
-            else:
+            elif kind == event.STACK:
+                events[-1] = events[-1]._replace(stack=_stack(raw, at))
+            elif kind == event.DROP:
                 location, reason, _, _, _ = event.DROP_ITEM.struct.unpack_from(raw, at)
                 events[-1] = events[-1]._replace(drop=Drop(location, None if reason == event.NO_REASON else reason))
+            else:
+                raise StreamError("a return comes among steps")
             at += length * event.SLOT_BYTES
         return tuple(events)
+
+    def trace(self, kind: int, where: int) -> str:
+        """The trace that a step of this kind at this place is of."""
+        return self._tracepoint(where) if kind == event.STEP_TRACEPOINT else self._function(where)
 
     def _tracepoint(self, where: int) -> str:
         if where >= len(self._tracepoints):
@@ -117,15 +140,38 @@ class Decoder:
 def _packet(raw: bytes, at: int) -> Packet:
     (
         length, vlan_tci, l3_protocol, l4_protocol, flags, fragment_offset, l3_length, _, _, saddr, daddr, l4,
+        tunnel_id, vlan_tci2, gso_size, gso_segs, tunnel, _,
     ) = event.PACKET_ITEM.struct.unpack_from(raw, at)  # fmt: skip
     if l3_protocol in _IPV4_FAMILY:
         saddr, daddr = saddr[:4], daddr[:4]
-    return Packet(length, vlan_tci, l3_protocol, l4_protocol, flags, fragment_offset, l3_length, saddr, daddr, l4)
+    if tunnel >= len(event.TUNNELS):
+        raise StreamError(f"a message from the kernel tells of a tunnel of unknown kind {tunnel}")
+    return Packet(
+        length, vlan_tci, l3_protocol, l4_protocol, flags, fragment_offset, l3_length, saddr, daddr, l4,
+        vlan_tci2, gso_size, gso_segs, tunnel, tunnel_id,
+    )  # fmt: skip
+
+
+def _device(raw: bytes, at: int) -> Device:
+    ifindex, netns, _, _, _, _, name = event.DEVICE_ITEM.struct.unpack_from(raw, at)
+    return Device(ifindex, _c_string(name), netns)
 
 
 def _detail(raw: bytes, at: int) -> Detail:
-    pid, ifindex, netns, cpu, _, _, comm, ifname = event.DETAIL_ITEM.struct.unpack_from(raw, at)
-    return Detail(cpu, pid, _c_string(comm), ifindex, _c_string(ifname), netns)
+    pid, tgid, mark, cpu, _, _, comm, socket, length, _ = event.DETAIL_ITEM.struct.unpack_from(raw, at)
+    return Detail(cpu, pid, tgid, _c_string(comm), mark, length, socket)
+
+
+def _stack(raw: bytes, at: int) -> tuple[int, ...]:
+    _, size, _, _, _, frames = event.STACK_ITEM.struct.unpack_from(raw, at)
+    return struct.unpack_from(f"<{min(size // 8, event.STACK_FRAMES)}Q", frames)
+
+
+def _returned(raw: bytes, at: int) -> tuple[int, Return]:
+    value, _, number, kind, _, time_ns, _ = event.RETURN_ITEM.struct.unpack_from(raw, at)
+    if kind != event.RETURN:
+        raise StreamError(f"the message of a return has an item of kind {kind}")
+    return number, Return(time_ns, value)
 
 
 def _c_string(raw: bytes) -> str:

@@ -3,7 +3,10 @@
 A message is a `record` header followed by a log of 16-byte slots. An item of the log takes
 one slot or more; the first one ends with its kind and its length in slots. A `step` is one
 hit of a probe; the items after it, up to the next step, belong to it. A `packet` item comes
-before the step that first saw these headers, and holds until the next one.
+before the step that first saw these headers, and holds until the next one; so does a `device`
+item. What a packet carries (tunnels, ICMP errors) is an `inner` item behind its `packet`.
+A function's return is a message of its own, as its packet may be gone by then, or be at
+work on another CPU.
 """
 
 import struct
@@ -17,11 +20,18 @@ STEP_TRACEPOINT = 2  # a tracepoint fired: where is the trace's index in the pla
 PACKET = 3
 DETAIL = 4
 DROP = 5
+INNER = 6  # the layout of a packet
+DEVICE = 7
+RETURN = 8
+STACK = 9
 
 # Flags of a record.
 FREED = 1 << 0  # the skb was freed: no more will come of it
 SINGLE = 1 << 1  # not a followed packet but one hit by itself (--basic)
 DELIVERED = 1 << 2  # an earlier message of it reached the buffer
+RETURNED = 1 << 3  # the message is a function's return and nothing else
+
+STACK_FRAMES = 32
 
 NO_REASON = 0xFFFFFFFF  # the drop reason where the kernel gives none
 
@@ -29,6 +39,9 @@ NO_REASON = 0xFFFFFFFF  # the drop reason where the kernel gives none
 HAS_L4 = 1 << 0  # ports, ICMP type and so on were read
 FRAGMENT = 1 << 1  # a fragment; fragment_offset tells where it belongs
 FROM_SOCKET = 1 << 2  # headers not built yet: the socket told
+
+# What carries an inner packet.
+TUNNELS = ("", "ip", "gre", "vxlan", "geneve", "icmp")
 
 # Hits on one CPU that can be at work at a time: a task's, and those of interrupts in between.
 PLACES = 3
@@ -46,9 +59,14 @@ COUNTERS = (
     *(f"ids_{place}" for place in range(PLACES)),
     f"ids_{PLACES}",  # of clones
     *(f"messages_{place}" for place in range(PLACES)),  # submitted or lost
+    f"messages_{PLACES}",  # of returns
+    "short",  # packets that took less than the least latency asked for
+    "over_rate",  # matching packets beyond the rate limit
+    "calls_lost",  # calls whose return will not be told, for want of room
 )
 
 _C_FORMATS = {"u8": "B", "u16": "H", "u32": "I", "u64": "Q"}
+_SIZES = {"u8": 1, "u16": 2, "u32": 4, "u64": 8}
 
 
 class Layout:
@@ -57,9 +75,13 @@ class Layout:
     def __init__(self, name: str, *fields: tuple[str, str, int]) -> None:
         self.name = name
         self.fields = fields
-        formats = (f"{count}s" if count > 1 else _C_FORMATS[kind] for kind, _, count in fields)
+        formats = (f"{count * _SIZES[kind]}s" if count > 1 else _C_FORMATS[kind] for kind, _, count in fields)
         self.struct = struct.Struct("<" + "".join(formats))
         self.size = self.struct.size
+
+    def index(self, field: str) -> int:
+        """A member's place among those that `struct` unpacks."""
+        return [name for _, name, _ in self.fields].index(field)
 
     def c_text(self) -> str:
         """The struct in C."""
@@ -82,19 +104,21 @@ RECORD = Layout(
     ("u16", "children", 1),  # clones made of this skb so far
     ("u8", "flags", 1),
     ("u8", "place", 1),
+    ("u16", "calls", 1),  # steps so far whose functions' return will be told
+    ("u16", "unused", 3),
 )
 STEP_ITEM = Layout(
     "step",
     ("u64", "time_ns", 1),  # CLOCK_MONOTONIC
     ("u32", "where", 1),
-    ("u16", "unused", 1),
+    ("u16", "number", 1),  # of this step in its record, from 0
     ("u8", "kind", 1),
     ("u8", "slots", 1),
 )
 PACKET_ITEM = Layout(
     "packet",
     ("u32", "length", 1),  # skb->len
-    ("u16", "vlan_tci", 1),  # 0: no tag
+    ("u16", "vlan_tci", 1),  # of the outer tag; 0: none
     ("u16", "l3_protocol", 1),  # EtherType
     ("u8", "l4_protocol", 1),
     ("u8", "flags", 1),
@@ -105,6 +129,12 @@ PACKET_ITEM = Layout(
     ("u8", "saddr", 16),  # IPv4 in the first four; ARP: sender
     ("u8", "daddr", 16),  # ARP: target
     ("u8", "l4", 16),
+    ("u32", "tunnel_id", 1),  # of an inner packet: VNI or GRE key
+    ("u16", "vlan_tci2", 1),  # of the inner tag; 0: none
+    ("u16", "gso_size", 1),  # 0: not to be segmented
+    ("u16", "gso_segs", 1),
+    ("u8", "tunnel", 1),  # of an inner packet: an index of TUNNELS
+    ("u8", "unused", 5),
 )
 # What the 16 bytes of l4 hold, all in network byte order.
 TCP_L4 = struct.Struct(">HHIIH2x")  # sport, dport, seq, ack, flags
@@ -113,16 +143,28 @@ ICMP_L4 = struct.Struct(">BB2xHH8x")  # type, code, id, sequence
 SPI_L4 = struct.Struct(">II8x")  # ESP, AH: spi, sequence
 ARP_L4 = struct.Struct(">H6s6s2x")  # operation, sender's and target's hardware address
 
+DEVICE_ITEM = Layout(
+    "device",
+    ("u32", "ifindex", 1),  # 0: only the namespace is known
+    ("u32", "netns", 1),  # inode; 0: the skb has neither device nor socket
+    ("u32", "unused", 1),
+    ("u16", "unused2", 1),
+    ("u8", "kind", 1),
+    ("u8", "slots", 1),
+    ("u8", "name", 16),
+)
 DETAIL_ITEM = Layout(
     "detail",
     ("u32", "pid", 1),  # the thread that ran
-    ("u32", "ifindex", 1),
-    ("u32", "netns", 1),  # inode; 0: the skb has neither device nor socket
+    ("u32", "tgid", 1),  # its process
+    ("u32", "mark", 1),
     ("u16", "cpu", 1),
     ("u8", "kind", 1),
     ("u8", "slots", 1),
     ("u8", "comm", 16),
-    ("u8", "ifname", 16),
+    ("u64", "socket", 1),  # inode of the packet's socket; 0: it has none, or no program holds it
+    ("u32", "length", 1),  # skb->len at this step
+    ("u32", "unused", 1),
 )
 DROP_ITEM = Layout(
     "drop",
@@ -132,8 +174,27 @@ DROP_ITEM = Layout(
     ("u8", "kind", 1),
     ("u8", "slots", 1),
 )
+RETURN_ITEM = Layout(
+    "return_",
+    ("u64", "value", 1),
+    ("u32", "unused", 1),
+    ("u16", "number", 1),  # of the step that entered the function
+    ("u8", "kind", 1),
+    ("u8", "slots", 1),
+    ("u64", "time_ns", 1),
+    ("u64", "unused2", 1),
+)
+STACK_ITEM = Layout(
+    "stack",
+    ("u64", "unused", 1),
+    ("u32", "bytes", 1),  # of frames that were read
+    ("u16", "unused2", 1),
+    ("u8", "kind", 1),
+    ("u8", "slots", 1),
+    ("u64", "frames", STACK_FRAMES),  # code addresses, the innermost first
+)
 
-LAYOUTS = (RECORD, STEP_ITEM, PACKET_ITEM, DETAIL_ITEM, DROP_ITEM)
+LAYOUTS = (RECORD, STEP_ITEM, PACKET_ITEM, DEVICE_ITEM, DETAIL_ITEM, DROP_ITEM, RETURN_ITEM, STACK_ITEM)
 _CONSTANTS = {
     "SLOT_BYTES": SLOT_BYTES,
     "PLACES": PLACES,
@@ -142,13 +203,20 @@ _CONSTANTS = {
     "KIND_PACKET": PACKET,
     "KIND_DETAIL": DETAIL,
     "KIND_DROP": DROP,
+    "KIND_INNER": INNER,
+    "KIND_DEVICE": DEVICE,
+    "KIND_RETURN": RETURN,
+    "KIND_STACK": STACK,
+    "STACK_FRAMES": STACK_FRAMES,
     "RECORD_FREED": FREED,
     "RECORD_SINGLE": SINGLE,
     "RECORD_DELIVERED": DELIVERED,
+    "RECORD_RETURNED": RETURNED,
     "NO_REASON": NO_REASON,
     "PACKET_HAS_L4": HAS_L4,
     "PACKET_FRAGMENT": FRAGMENT,
     "PACKET_FROM_SOCKET": FROM_SOCKET,
+    **{f"TUNNEL_{name.upper()}": number for number, name in enumerate(TUNNELS) if name},
 }
 
 
@@ -173,17 +241,32 @@ class Packet(NamedTuple):
     saddr: bytes  # 4 or 16 bytes
     daddr: bytes
     l4: bytes
+    vlan_tci2: int = 0  # of the inner tag
+    gso_size: int = 0
+    gso_segs: int = 0
+    tunnel: int = 0  # of an inner packet: what it came in, an index of TUNNELS
+    tunnel_id: int = 0
+    inner: "Optional[Packet]" = None  # what it carries: a tunnel's packet, or the one an ICMP error is about
+
+
+class Device(NamedTuple):
+    """Where a packet was: an interface, or only a namespace (ifindex 0) while it had no interface."""
+
+    ifindex: int
+    name: str
+    netns: int  # inode
 
 
 class Detail(NamedTuple):
-    """Where a step ran."""
+    """Who ran a step, and how the packet was marked."""
 
     cpu: int
-    pid: int
+    pid: int  # the thread
+    tgid: int  # the process
     comm: str
-    ifindex: int
-    ifname: str
-    netns: int
+    mark: int
+    length: int  # skb->len
+    socket: int  # inode of the packet's socket; 0: none known
 
 
 class Drop(NamedTuple):
@@ -193,6 +276,13 @@ class Drop(NamedTuple):
     reason: Optional[int]
 
 
+class Return(NamedTuple):
+    """What the function of a step returned, as the register held it, and when."""
+
+    time_ns: int
+    value: int  # unsigned 64 bits
+
+
 class Event(NamedTuple):
     """One hit of a probe by one skb."""
 
@@ -200,8 +290,12 @@ class Event(NamedTuple):
     trace: str  # the name of the trace in the tree
     skb: int
     packet: Packet
+    number: int = 0  # among the steps of its skb, from 0
+    device: Optional[Device] = None
     detail: Optional[Detail] = None
     drop: Optional[Drop] = None
+    stack: tuple[int, ...] = ()  # code addresses, the innermost first
+    returned: Optional[Return] = None
 
 
 class Record(NamedTuple):
@@ -217,6 +311,8 @@ class Record(NamedTuple):
     slots_before: int  # of this record in earlier messages
     slots: int  # in this message
     events: tuple[Event, ...]
+    calls: int = 0  # steps up to the end of this message whose functions' return will be told
+    returned: tuple[tuple[int, Return], ...] = ()  # step number and return, in a message of its own
 
 
 class Context(NamedTuple):

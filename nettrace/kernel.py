@@ -17,12 +17,14 @@ from .btf import Btf, Prototype
 from .errors import KernelError
 
 _TEXT = b"tTwW"  # what nm calls functions, local and global, weak ones too
+_DATA = b"dDbBrR"  # and data: with a value from the start, without, not to be changed
 _ADDRESS_END = 16
 _TYPE_AT = 17
 _NAME_AT = 19
 _HIDDEN_ADDRESS = b"0" * _ADDRESS_END
 # The suffixes of a function that the compiler changed but left whole; .part and .cold are pieces of one.
 _RENAMED = re.compile(rb"(?:\.(?:isra|constprop|llvm|lto_priv)\.[0-9]+)+")
+_PIECE = re.compile(rb"\.(?:part|cold)\b")
 _NO_MODULES = frozenset((b"bpf", b"__builtin__ftrace", b"__builtin__kprobes"))
 # No function is this long: an address this far behind a symbol lies outside of all functions.
 _FUNCTION_BYTES_MAX = 1 << 20
@@ -40,6 +42,9 @@ _SUBSYSTEM_ENUMS = {
     "QDISC": ("", "qdisc_drop_reason"),
 }
 
+# Why a function cannot be probed of which the kernel knows nothing.
+ABSENT = "no such function, or inlined, or in a module that is not loaded"
+
 
 class Symbol(NamedTuple):
     """A function, and how far into it an address is."""
@@ -54,6 +59,7 @@ class Symbols:
     """The functions in /proc/kallsyms."""
 
     def __init__(self, data: bytes) -> None:
+        self._data = data
         self._lines: dict[bytes, bytes] = {}
         self._ambiguous: set[bytes] = set()
         self._modules: dict[bytes, str] = {}
@@ -91,6 +97,16 @@ class Symbols:
         line = self._lines.get(name.encode())
         return None if line is None else int(line[:_ADDRESS_END], 16) or None
 
+    def data_address(self, name: str) -> Optional[int]:
+        """Where the kernel's variable of this name lies; None as for `address`."""
+        behind = b" %s\n" % name.encode()
+        end = self._data.find(behind)
+        while end >= 0:
+            if self._data[end - 1] in _DATA:
+                return int(self._data[end - 2 - _ADDRESS_END : end - 2], 16) or None
+            end = self._data.find(behind, end + 1)
+        return None
+
     def module(self, name: str) -> str:
         """The module that a function is in; empty: in the kernel itself, or there is no such function."""
         return self._modules.get(name.encode(), "")
@@ -100,6 +116,10 @@ class Symbols:
         if name.encode() in self._lines:
             return name
         return self._renamed.get(name)
+
+    def is_inlined(self, name: str) -> bool:
+        """Whether the compiler left no more of a function than pieces: the rest is in its callers."""
+        return self.resolve(name) is None and name in self._in_pieces
 
     def is_ambiguous(self, name: str) -> bool:
         """Whether several functions have exactly this name.
@@ -143,6 +163,12 @@ class Symbols:
             if name and _RENAMED.fullmatch(dot + suffixes):
                 renamed.setdefault(name.decode(), symbol.decode())
         return renamed
+
+    @functools.cached_property
+    def _in_pieces(self) -> frozenset[str]:
+        return frozenset(
+            name.partition(b".")[0].decode() for name in self._lines if 46 in name and _PIECE.search(name) is not None
+        )
 
 
 def _name_and_module(line: bytes) -> tuple[str, str]:
@@ -198,10 +224,11 @@ class Features:
 
 
 class Kernel:
-    """The running kernel, or what `root` holds of one."""
+    """The running kernel, or what `root` holds of one; btf: a file with its types, if the kernel has none itself."""
 
-    def __init__(self, root: Path = Path("/")) -> None:
+    def __init__(self, root: Path = Path("/"), btf: Optional[Path] = None) -> None:
         self._root = root
+        self._btf = btf or root / "sys/kernel/btf/vmlinux"
         self._module_btf: dict[str, Optional[Btf]] = {}
         self._tracepoints: dict[str, Optional[Tracepoint]] = {}
 
@@ -213,7 +240,7 @@ class Kernel:
     @functools.cached_property
     def btf(self) -> Btf:
         """The kernel's types; raises KernelError if it does not describe them."""
-        return Btf.load(self._root / "sys/kernel/btf/vmlinux")
+        return Btf.load(self._btf)
 
     def module_btf(self, module: str) -> Optional[Btf]:
         """A module's types; None where it is not loaded or describes none (before Linux 5.11: 36e68442d1af)."""
@@ -240,10 +267,41 @@ class Kernel:
         name = function.partition(".")[0]
         prototype = self.btf.prototype(name)
         if prototype is None:
-            module = self.symbols.module(function)
+            module = self.symbols.module(self.symbols.resolve(function) or "")
             types = self.module_btf(module) if module else None
             prototype = None if types is None else types.prototype(name)
         return prototype
+
+    def return_type(self, function: str) -> Optional[str]:
+        """What a function returns, as C text; None where BTF does not tell."""
+        prototype = self.prototype(function)
+        return None if prototype is None else prototype.returns
+
+    def functions_with(self, type_text: str) -> Mapping[str, int]:
+        """The functions, those of loaded modules too, that take a "struct x *", and the place of that parameter."""
+        found: dict[str, int] = {}
+        for module in sorted(self._list("sys/kernel/btf")):
+            types = None if module == "vmlinux" else self.module_btf(module)
+            if types is not None:
+                found.update(types.functions_with(type_text))
+        # Of a name that both have, the kernel's, as in prototype().
+        return {**found, **self.btf.functions_with(type_text)}
+
+    def obstacle(self, function: str) -> Optional[str]:
+        """Why a function cannot be probed, in a few words; None if nothing speaks against it."""
+        symbol = self.symbols.resolve(function)
+        if symbol is None:
+            if self.symbols.is_inlined(function) or self.btf.prototype(function) is not None:
+                return "inlined or left out by the compiler"
+            return ABSENT
+        if self.symbols.is_ambiguous(symbol):
+            return f"several functions of this kernel are called {symbol}"
+        if symbol in self.kprobe_blacklist:
+            return "not to be probed, says the kernel (kprobe blacklist)"
+        # ftrace cannot attach to others, and kprobes are refused since Linux commit 45408c4f9250 (4.19).
+        if self.traceable_known and symbol not in self.traceable:
+            return "not to be traced, says the kernel (notrace, or declared inline)"
+        return None
 
     @functools.cached_property
     def tracefs(self) -> Optional[Path]:
@@ -295,6 +353,13 @@ class Kernel:
     def drop_reason(self, value: int) -> str:
         """A reason's name: "NO_SOCKET", a subsystem's own "OVS_DROP_METER", else "OPENVSWITCH:3" or the number."""
         return self.drop_reasons.get(value) or self._subsystem_reason(value)
+
+    def enum_names(self, enum_name: str) -> Mapping[int, str]:
+        """The enumerators of one of the kernel's enums by what they are worth; nothing without such an enum."""
+        names: dict[int, str] = {}
+        for name, value in self._enum("", enum_name).items():
+            names.setdefault(value, name)
+        return names
 
     @functools.cached_property
     def features(self) -> Features:

@@ -2,15 +2,15 @@
 
 The first skb of a packet and each clone have a record of their own, told in one message or
 several, which may arrive in any order. A packet is over when its first skb was freed, when
-as many clones of each skb were told of as it said it has, and when all of those were freed
-too. Until then its context is open.
+as many clones of each skb were told of as it said it has, when all of those were freed too,
+and when as many functions returned as were to be waited for. Until then its context is open.
 """
 
 from collections import OrderedDict
 from operator import itemgetter
 from typing import Optional
 
-from nettrace.event import Context, Event, Record
+from nettrace.event import Context, Event, Record, Return
 
 MAX_CONTEXTS = 16384
 MAX_MESSAGES = 4096  # of one context
@@ -22,7 +22,7 @@ _time = itemgetter(Event._fields.index("time_ns"))
 class _Log:
     """What was told of one record; it exists from the first mention, be it by a clone of it."""
 
-    __slots__ = ("children", "clones", "end", "freed", "parts", "received", "skb")
+    __slots__ = ("calls", "children", "clones", "end", "freed", "parts", "received", "returned", "skb")
 
     def __init__(self) -> None:
         self.skb: Optional[int] = None  # None: none of its own messages came
@@ -32,10 +32,24 @@ class _Log:
         self.children = 0  # clones it said it has
         self.clones = 0  # clones that told of themselves
         self.freed = False
+        self.calls = 0  # of functions whose return it said would be told
+        self.returned: dict[int, Return] = {}  # by the number of the step
 
     @property
     def has_gap(self) -> bool:
-        return self.skb is None or self.received != self.end or self.clones != self.children
+        return (
+            self.skb is None
+            or self.received != self.end
+            or self.clones != self.children
+            or len(self.returned) != self.calls
+        )
+
+    def events(self) -> list[Event]:
+        """In the order of its messages, each with what its function returned."""
+        events = [event for start in sorted(self.parts) for event in self.parts[start]]
+        if self.returned:
+            events = [event._replace(returned=self.returned.get(event.number)) for event in events]
+        return events
 
     @property
     def has_ended(self) -> bool:
@@ -60,6 +74,13 @@ class _Open:
     def add(self, record: Record, join_clones: bool) -> bool:
         """Take one message; False if it was there already."""
         log = self._log(record.record_id)
+        if record.returned:
+            if all(number in log.returned for number, _ in record.returned):
+                return False
+            log.returned.update(record.returned)
+            self.messages += 1
+            self._settle(record.record_id, log)
+            return True
         if record.slots:
             if record.slots_before in log.parts:
                 return False
@@ -69,6 +90,7 @@ class _Open:
         log.freed = log.freed or record.freed
         is_new = log.skb is None
         log.skb = record.skb
+        log.calls = max(log.calls, record.calls)
         self.messages += 1
         if join_clones:
             log.children = max(log.children, record.children)
@@ -135,51 +157,54 @@ class Lifecycle:
         context = self._open.get(packet_id)
         if context is None:
             # The usual packet is told in one message and has no clones: nothing else can come of it.
-            whole = record.freed and not record.slots_before
+            whole = record.freed and not record.slots_before and not record.calls
             if whole and not (join and (record.children or record.record_id != packet_id)):
                 return [self._alone(packet_id, record, False, False)]
             if packet_id in self._closed:
                 self.late += 1
+                if record.returned:
+                    return []
                 return [self._alone(packet_id, record, not record.freed, True)]
 
-        done = []
+        done: list[Context] = []
         if context is None:
             if len(self._open) >= self._max_contexts:
                 self.evicted += 1
-                done.append(self._close(next(iter(self._open)), cut_short=True))
+                done += self._close(next(iter(self._open)), cut_short=True)
             context = self._open[packet_id] = _Open(packet_id)
         else:
             self._open.move_to_end(packet_id)
-        if record.events:
-            # Of all records, so that the order of the table is the order of these times.
-            self._latest_ns = max(self._latest_ns, record.events[-1].time_ns)
+        # The latest of all records, so that the order of the table is the order of these times.
+        times = [event.time_ns for event in record.events[-1:]] + [back.time_ns for _, back in record.returned]
+        self._latest_ns = max(self._latest_ns, *times) if times else self._latest_ns
         context.touched_ns = self._latest_ns
 
         if not context.add(record, join):
             self.duplicates += 1
         elif not context.unsettled:
-            done.append(self._close(packet_id))
+            done += self._close(packet_id)
         elif context.messages >= self._max_messages:
             # A packet that loops and multiplies must not fill the memory.
             self.evicted += 1
-            done.append(self._close(packet_id, cut_short=True))
+            done += self._close(packet_id, cut_short=True)
         return done
 
     def expire(self, now_ns: int) -> list[Context]:
         """The contexts that nothing came for in the last `idle_ns`, by the time of the events."""
-        done = []
+        done: list[Context] = []
         while self._open:
             packet_id, context = next(iter(self._open.items()))
             if now_ns - context.touched_ns < self._idle_ns:
                 break
-            done.append(self._close(packet_id))
+            done += self._close(packet_id)
         return done
 
     def close(self) -> list[Context]:
         """All contexts that are still open, as unfinished."""
-        return [self._close(packet_id, cut_short=True) for packet_id in list(self._open)]
+        return [done for packet_id in list(self._open) for done in self._close(packet_id, cut_short=True)]
 
-    def _close(self, packet_id: int, cut_short: bool = False) -> Context:
+    def _close(self, packet_id: int, cut_short: bool = False) -> list[Context]:
+        """The context, unless nothing but returns was told of it: what was lost whole is counted elsewhere."""
         by_id = self._open.pop(packet_id).logs
         if len(self._closed) >= self._max_contexts:
             self._closed.popitem(last=False)
@@ -187,16 +212,19 @@ class Lifecycle:
 
         # The order of arrival must not show where times are equal.
         logs = [by_id.pop(packet_id)] + [log for _, log in sorted(by_id.items(), key=itemgetter(0))]
-        events = [event for log in logs for start in sorted(log.parts) for event in log.parts[start]]
+        events = [event for log in logs for event in log.events()]
         events.sort(key=_time)
         skbs = [event.skb for event in events] + [log.skb for log in logs if log.skb is not None]
-        return self._hand_out(
+        if not skbs:
+            return []
+        done = self._hand_out(
             packet_id,
             tuple(dict.fromkeys(skbs)),
             tuple(events),
             unfinished=cut_short or not all(log.has_ended for log in logs),
             missing=any(log.has_gap for log in logs),
         )
+        return [done]
 
     def _alone(self, packet_id: int, record: Record, unfinished: bool, missing: bool) -> Context:
         events = record.events

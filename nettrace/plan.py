@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Optional
 
 from .btf import Prototype
-from .kernel import Kernel
+from .kernel import ABSENT, Kernel
 from .tree import Trace
 
 SKB_TYPE = "struct sk_buff *"
@@ -13,21 +13,30 @@ SOCK_TYPE = "struct sock *"
 # Types whose first member is the skb pointer, for traces marked `deref`.
 SKB_HOLDERS = ("struct nft_pktinfo *", "struct sk_buff **")
 
+# Why a trace without `skb` is not attached where packets are followed.
+ONLY_SOCKET = "has no packet, only a socket: it is for --sock"
+
 # How many of the skbs that a segmentation returns are followed: 64 KiB in 1,000-byte pieces.
 SEGMENTS_MAX = 64
+
+# What a probe is for, as the C side has it: the names there and their bits.
+MARKS = {name: 1 << bit for bit, name in enumerate(("MAY_MATCH", "FREES", "CLONES", "ENDS", "RETURNS", "STACK"))}
 
 
 class Program(NamedTuple):
     """A BPF program, shared by all functions that differ in nothing it needs to know."""
 
-    kind: str  # "kprobe", "kprobe_by_cookie", "clone_return", "tracepoint", "drop"
+    kind: str  # "kprobe", "kprobe_by_cookie", "function_return", "tracepoint", "drop"
     skb: int = 0  # index of the argument
     sk: Optional[int] = None
     deref: bool = False
     match: bool = False
     frees: bool = False
     clones: bool = False  # the function makes new skbs
-    most: int = 1  # clone_return: how many new skbs
+    ends: bool = False  # the user wants to see no more of the skb
+    returns: bool = False  # the function's return is told
+    stack: bool = False
+    most: int = 1  # function_return: how many new skbs
     tracepoint: int = 0  # the trace's number in the plan
     location: int = 0  # drop: index of the argument
     reason: int = 0  # likewise; 0: the kernel has none
@@ -42,6 +51,11 @@ class Program(NamedTuple):
         return "_".join(words)
 
     @property
+    def marks(self) -> tuple[bool, ...]:
+        """Which of MARKS hold, in their order."""
+        return (self.match, self.frees, self.clones, self.ends, self.returns, self.stack)
+
+    @property
     def is_tracepoint(self) -> bool:
         """Attached to a tracepoint, not to a function."""
         return self.kind in ("tracepoint", "drop")
@@ -49,7 +63,7 @@ class Program(NamedTuple):
     @property
     def ends_packets(self) -> bool:
         """A packet is gone after its hit."""
-        return self.frees or self.kind == "drop"
+        return self.frees or self.ends
 
 
 class Probe(NamedTuple):
@@ -86,32 +100,44 @@ class _Missing(Exception):
     """Why a trace cannot be attached."""
 
 
+@dataclass(frozen=True)
+class Wishes:
+    """What the user wants of traces, by their names, beyond being told of each hit.
+
+    match_at: where packets are matched, for runs whose traces were chosen by hand and may leave
+    out those that packets enter by; None: as the tree says. end_at: after these a packet is not
+    followed any more. stack_at: with the way there. return_at: with what the function returned.
+    """
+
+    match_at: Optional[Collection[str]] = None
+    end_at: Collection[str] = ()
+    stack_at: Collection[str] = ()
+    return_at: Collection[str] = ()
+
+
 def make(
     traces: Iterable[Trace],
     kernel: Kernel,
+    wishes: Wishes = Wishes(),
     *,
     clones: bool = True,
-    match_at: Optional[Collection[str]] = None,
     cookies: bool = False,
 ) -> Plan:
     """Plans the probes for the traces on this kernel.
 
     clones: whether new skbs made of followed ones are followed too.
-    match_at: the names of the traces where packets are matched, for runs whose traces
-    were chosen by hand and may leave out those that packets enter by; None: as the tree says.
     cookies: whether each function can be attached with a cookie; then one program serves them all.
     """
     probes: list[Probe] = []
     skipped: list[Skipped] = []
     tracepoints: list[Trace] = []
     for trace in traces:
-        match = trace.match if match_at is None else trace.name in match_at
         try:
             if trace.tracepoint is not None:
-                probes.append(Probe(trace, *_tracepoint(trace, kernel, len(tracepoints), match)))
+                probes.append(Probe(trace, *_tracepoint(trace, kernel, wishes, len(tracepoints))))
                 tracepoints.append(trace)
             else:
-                pairs = _function(trace, kernel, clones, match)
+                pairs = _function(trace, kernel, wishes, clones)
                 probes.extend(_by_cookie(Probe(trace, *pair)) if cookies else Probe(trace, *pair) for pair in pairs)
         except _Missing as why:
             skipped.append(Skipped(trace, str(why)))
@@ -124,12 +150,12 @@ def _by_cookie(probe: Probe) -> Probe:
     if program.kind != "kprobe":
         return probe
     sk = 0 if program.sk is None else program.sk + 1
-    marks = program.match | program.frees << 1 | program.clones << 2
-    cookie = marks | program.skb << 8 | sk << 12 | program.deref << 16
+    marks = sum(mark for mark, on in zip(MARKS.values(), program.marks) if on)
+    cookie = marks | program.skb << 16 | sk << 20 | program.deref << 24
     return probe._replace(program=Program("kprobe_by_cookie"), cookie=cookie)
 
 
-def _tracepoint(trace: Trace, kernel: Kernel, index: int, match: bool) -> tuple[str, Program]:
+def _tracepoint(trace: Trace, kernel: Kernel, wishes: Wishes, index: int) -> tuple[str, Program]:
     assert trace.tracepoint is not None
     event = trace.tracepoint.partition(":")[2]
     prototype = kernel.btf.tracepoint(event)
@@ -138,56 +164,74 @@ def _tracepoint(trace: Trace, kernel: Kernel, index: int, match: bool) -> tuple[
     skb = prototype.index(SKB_TYPE)
     if skb is None:
         raise _Missing(f"tracepoint {trace.tracepoint} has no packet among its arguments")
+    program = Program(
+        "tracepoint", skb=skb, tracepoint=index, match=_matches(trace, wishes), frees=trace.role in ("free", "drop"),
+        ends=trace.name in wishes.end_at, stack=trace.name in wishes.stack_at,
+    )  # fmt: skip
     if trace.role != "drop":
-        frees = trace.role == "free"
-        return event, Program("tracepoint", skb=skb, match=match, frees=frees, tracepoint=index)
+        return event, program
     location = prototype.index("void *")
     if location is None:
         raise _Missing(f"tracepoint {trace.tracepoint} does not tell where the drop was")
     # Linux commit c504e5c2f964 (5.17) added the reason.
     reason = prototype.index("enum skb_drop_reason")
-    return event, Program("drop", skb=skb, match=match, tracepoint=index, location=location, reason=reason or 0)
+    return event, program._replace(kind="drop", location=location, reason=reason or 0)
 
 
-def _function(trace: Trace, kernel: Kernel, clones: bool, match: bool) -> list[tuple[str, Program]]:
+def _function(trace: Trace, kernel: Kernel, wishes: Wishes, clones: bool) -> list[tuple[str, Program]]:
     if not kernel.features.kprobes:
         raise _Missing("this kernel has no kprobes (CONFIG_KPROBES)")
     symbol, function = _symbol(trace, kernel)
     prototype = kernel.prototype(function)
-    skb = _skb_argument(trace, prototype)
-    if trace.role in ("clone", "segments") and clones:
-        entry = Program("kprobe", skb=skb, deref=trace.deref, match=match, clones=True)
-        most = SEGMENTS_MAX if trace.role == "segments" else 1
-        return [(symbol, entry), (symbol, Program("clone_return", most=most))]
-    sk = None if trace.sk is None else _sock_argument(trace, prototype)
-    frees = trace.role == "free"
-    return [(symbol, Program("kprobe", skb=skb, sk=sk, deref=trace.deref, match=match, frees=frees))]
+    clones = clones and trace.role in ("clone", "segments")
+    returns = trace.name in wishes.return_at and (prototype is None or prototype.returns != "void")
+    skb, deref = _skb_argument(trace, prototype)
+    entry = Program(
+        "kprobe",
+        skb=skb,
+        sk=None if trace.sk is None else _sock_argument(trace, prototype),
+        deref=deref,
+        match=_matches(trace, wishes),
+        frees=trace.role == "free",
+        clones=clones,
+        ends=trace.name in wishes.end_at,
+        returns=returns,
+        stack=trace.name in wishes.stack_at,
+    )
+    if not clones and not returns:
+        return [(symbol, entry)]
+    most = SEGMENTS_MAX if clones and trace.role == "segments" else 1
+    return [(symbol, entry), (symbol, Program("function_return", most=most))]
+
+
+def _matches(trace: Trace, wishes: Wishes) -> bool:
+    return trace.match if wishes.match_at is None else trace.name in wishes.match_at
 
 
 def _symbol(trace: Trace, kernel: Kernel) -> tuple[str, str]:
-    """The symbol to probe and the function it is of: the first alternative that the kernel has."""
-    why = "this kernel has no such function (or the compiler inlined it, or its module is not loaded)"
+    """The symbol to probe and the function it is of: the first alternative that can be probed."""
+    obstacles = []
     for function in trace.functions:
+        obstacle = kernel.obstacle(function)
         symbol = kernel.symbols.resolve(function)
-        if symbol is None:
-            continue
-        if kernel.symbols.is_ambiguous(symbol):
-            why = f"several functions of this kernel are called {symbol}"
-        else:
+        if obstacle is None and symbol is not None:
             return symbol, function
-    raise _Missing(why)
+        obstacles.append(obstacle)
+    # What stands against a function that is there says more than that others are not there.
+    raise _Missing(next((why for why in obstacles if why and why != ABSENT), ABSENT))
 
 
-def _skb_argument(trace: Trace, prototype: Optional[Prototype]) -> int:
+def _skb_argument(trace: Trace, prototype: Optional[Prototype]) -> tuple[int, bool]:
+    """Which argument is the packet, and whether it only leads there."""
+    if trace.skb is None:
+        raise _Missing(ONLY_SOCKET)
     if prototype is None:
-        if trace.skb is None:
-            raise _Missing("which argument is the packet is not known: the kernel's BTF lacks this function")
-        return trace.skb
-    types = SKB_HOLDERS if trace.deref else (SKB_TYPE,)
-    for wanted in types:
+        return trace.skb, trace.deref
+    # do_xdp_generic() and others were given a pointer to the pointer when they began to replace the packet.
+    for wanted in (SKB_TYPE, *SKB_HOLDERS):
         index = prototype.index(wanted)
         if index is not None:
-            return index
+            return index, wanted != SKB_TYPE
     raise _Missing("on this kernel it has no packet among its arguments")
 
 

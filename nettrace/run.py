@@ -1,6 +1,8 @@
 """A run: messages go through the decoder and the lifecycle engine to the sink, until the end."""
 
 import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Optional
 
 from .bpf import Session
@@ -9,7 +11,7 @@ from .event import PLACES, Context, Record
 from .kernel import Kernel
 from .lifecycle import Lifecycle
 from .plan import Plan
-from .sinks import Summary, Text
+from .sinks import Summary, Text, stats_text
 from .source import Settings
 from .stream import TimeOrder
 
@@ -17,26 +19,54 @@ POLL_MS = 100
 # How often packets whose end was not seen are looked for, and how long they must have been idle.
 SWEEP_NS = 5_000_000_000
 IDLE_NS = 30_000_000_000
+SECOND_NS = 1_000_000_000
 # How long the end may take to read what is left; what then is unread is counted.
 DRAIN_NS = 500_000_000
+
+
+class _Every:
+    """Something that is to be done now and then."""
+
+    def __init__(self, period_ns: int) -> None:
+        self._period_ns = period_ns
+        self._done_ns = time.monotonic_ns()
+
+    def due(self, now_ns: int) -> bool:
+        """Whether it is time again; then it is taken as done."""
+        if now_ns - self._done_ns < self._period_ns:
+            return False
+        self._done_ns = now_ns
+        return True
+
+
+def wall_offset_ns() -> int:
+    """What to add to the time of events, CLOCK_MONOTONIC, for wall-clock time."""
+    # Of several measurements the one that was least disturbed.
+    readings = []
+    for _ in range(5):
+        before_ns, wall_ns, after_ns = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+        readings.append((after_ns - before_ns, wall_ns - (before_ns + after_ns) // 2))
+    return min(readings)[1]
 
 
 class Run:
     """Reads what a session's programs send and shows it.
 
     count: how many packets (hits, if packets are not followed) to show; None for all.
+    min_latency_ns: of packets that took less, nothing is shown.
     """
 
     def __init__(
         self, session: Session, kernel: Kernel, plan: Plan, settings: Settings, sink: Text, *,
-        count: Optional[int], join_clones: bool,
+        count: Optional[int], join_clones: bool, min_latency_ns: Optional[int] = None,
     ) -> None:  # fmt: skip
         self.done = False
         self._session = session
         self._follow = settings.follow
         self._sink = sink
         self._count = count
-        self._shown = self._events = self._unfinished = self._missing = self._gaps = self._swept = 0
+        self._shown = self._events = self._unfinished = self._missing = self._gaps = self._swept = self._short = 0
+        self._min_latency_ns = min_latency_ns or 0
         addresses: dict[int, str] = {}
         for probe in plan.probes:
             address = None if probe.program.is_tracepoint else kernel.symbols.address(probe.target)
@@ -46,7 +76,8 @@ class Run:
         self._lifecycle = Lifecycle(idle_ns=IDLE_NS, join_clones=join_clones)
         # A ring buffer is in order by itself; perf buffers are one a CPU.
         self._order = None if settings.ringbuf else TimeOrder()
-        self._swept_ns = time.monotonic_ns()
+        self._stats = settings.count_hits
+        self._sweeps, self._seconds = _Every(SWEEP_NS), _Every(SECOND_NS)
 
     def step(self) -> None:
         """Waits a moment for messages, shows what became complete."""
@@ -54,10 +85,13 @@ class Run:
         for raw in self._session.poll(POLL_MS):
             self._receive(raw)
         self._release(before_ns)
-        if self._follow and before_ns - self._swept_ns > SWEEP_NS:
-            self._swept_ns = before_ns
+        if self._follow and self._sweeps.due(before_ns):
             self._sweep(before_ns - IDLE_NS)
             self._show(self._lifecycle.expire(before_ns))
+        if self._seconds.due(before_ns):
+            self._sink.keep_time(wall_offset_ns())
+            if self._stats:
+                self._tell_hits()
         self._sink.flush()
 
     def finish(self) -> None:
@@ -69,17 +103,19 @@ class Run:
             self._sweep(None)
             self._drain()
             self._show(self._lifecycle.close())
+        if self._stats:
+            self._tell_hits()
         self._sink.flush()
 
     def summary(self, *, skipped: int) -> Summary:
         """What was seen and what was not, up to now."""
         per_cpu = self._session.counters()
-        total = {name: sum(cpu[name] for cpu in per_cpu) for name in per_cpu[0]}
-        sent = sum(total[f"messages_{place}"] for place in range(PLACES)) - total["lost_messages"]
+        total = _totals(per_cpu)
+        sent = sum(total[f"messages_{place}"] for place in range(PLACES + 1)) - total["lost_messages"]
         ended = total["freed"] + total["reused"] + self._swept
         return Summary(
             unit="packets" if self._follow else "events",
-            shown=self._shown,
+            shown=total["matched"] if self._stats else self._shown,
             events=self._events,
             lost_messages=tuple(cpu["lost_messages"] for cpu in per_cpu),
             lost_packets=total["lost_packets"],
@@ -90,6 +126,9 @@ class Run:
             unfinished=self._unfinished,
             incomplete=self._missing,
             skipped=skipped,
+            short=total["short"] + self._short,
+            over_rate=total["over_rate"],
+            calls_lost=total["calls_lost"],
         )
 
     def _drain(self) -> None:
@@ -106,7 +145,7 @@ class Run:
     def _sweep(self, older_than_ns: Optional[int]) -> None:
         for raw in self._session.take_tracked(older_than_ns):
             self._swept += 1
-            if not self.done:
+            if not self.done and not self._stats:
                 self._show(self._lifecycle.push(self._decoder.decode(raw, sent=False)))
 
     def _receive(self, raw: bytes) -> None:
@@ -132,12 +171,21 @@ class Run:
         for context in contexts:
             if self.done:
                 return
+            if self._min_latency_ns and self._took_ns(context) < self._min_latency_ns:
+                self._short += 1
+                continue
             self._sink.context(context)
             self._shown += 1
             self._events += len(context.events)
             self._unfinished += context.unfinished
             self._missing += context.missing
             self.done = self._shown == self._count
+
+    def _took_ns(self, context: Context) -> int:
+        """How long a packet took; one that did not end, up to now."""
+        if context.unfinished and context.events:
+            return time.monotonic_ns() - context.events[0].time_ns
+        return self._sink.duration_ns(context.events)
 
     def _print(self, record: Record) -> None:
         if self.done:
@@ -153,3 +201,17 @@ class Run:
         if not self._follow and self._decoder.gaps != self._gaps:
             self._sink.note(f"({self._decoder.gaps - self._gaps} events lost)")
             self._gaps = self._decoder.gaps
+
+    def _tell_hits(self) -> None:
+        """Shows how often each trace was hit so far."""
+        hits: Counter[str] = Counter()
+        for (kind, where), count in self._session.hits().items():
+            hits[self._decoder.trace(kind, where)] += count
+        self._events = sum(hits.values())
+        self._sink.note(stats_text(hits).rstrip("\n") + "\n")
+        matched = _totals(self._session.counters())["matched"]
+        self.done = self.done or (self._count is not None and matched >= self._count)
+
+
+def _totals(per_cpu: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    return {name: sum(cpu[name] for cpu in per_cpu) for name in per_cpu[0]}

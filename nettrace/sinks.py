@@ -1,167 +1,164 @@
 """What the user reads: packets, events and summaries as text."""
 
-import functools
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from ipaddress import ip_address
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Optional, TextIO
 
-from . import event
-from .event import Context, Event, Packet
-from .plan import Plan
-from .tree import Group, Tree
+from .coverage import Coverage, Place
+from .event import Context, Device, Event, Packet
+from .kernel import ABSENT, Symbol
+from .packets import change_text, packet_text
+from .stacks import stack_lines
+from .tree import Group, Trace
 
-_ETH_P_IP = 0x0800
-_ETH_P_ARP = 0x0806
-_ETH_P_RARP = 0x8035
-_ETH_P_IPV6 = 0x86DD
+# The tree is laid out for a terminal of this width, with a column of this width for names.
+_TREE_COLUMNS = 100
+_TREE_NAME = 24
 
-_TCP = 6
-_ICMP = 1
-_ICMPV6 = 58
-_ESP = 50
-_AH = 51
-_WITH_PORTS = (6, 17, 33, 132, 136)
+# What -o knows, and what --detail stands for; the skb of --detail comes before the trace, where it always was.
+COLUMNS = ("id", "cpu", "if", "netns", "pid", "group", "mark", "len")
+DETAIL_COLUMNS = ("cpu", "if", "pid", "netns")
 
-_L4_NAMES = {
-    0: "HOPOPT", 1: "ICMP", 2: "IGMP", 4: "IPIP", 6: "TCP", 8: "EGP", 12: "PUP", 17: "UDP", 22: "IDP", 29: "TP",
-    33: "DCCP", 41: "IPV6", 46: "RSVP", 47: "GRE", 50: "ESP", 51: "AH", 58: "ICMPv6", 59: "no next header",
-    92: "MTP", 94: "BEETPH", 98: "ENCAP", 103: "PIM", 108: "COMP", 112: "VRRP", 115: "L2TP", 132: "SCTP",
-    136: "UDPLITE", 137: "MPLS", 255: "RAW",
-}  # fmt: skip
-
-_ICMP_TYPES = {
-    3: "destination unreachable", 4: "source quench", 5: "redirect", 9: "router advertisement",
-    10: "router solicitation", 11: "time exceeded", 12: "parameter problem", 13: "timestamp request",
-    14: "timestamp reply",
-}  # fmt: skip
-_ICMP_ECHO = {8: "ping request", 0: "ping reply", 42: "ping request(ext)", 43: "ping reply(ext)"}
-_ICMPV6_TYPES = {
-    1: "destination unreachable", 2: "packet too big", 3: "time exceeded", 4: "parameter problem",
-    130: "multicast listener query", 131: "multicast listener report", 132: "multicast listener done",
-    133: "router solicitation", 134: "router advertisement", 135: "neighbour solicitation",
-    136: "neighbour advertisement", 137: "redirect", 143: "multicast listener report",
-}  # fmt: skip
-_ICMPV6_ECHO = {128: "ping request", 129: "ping reply", 160: "ping request(ext)", 161: "ping reply(ext)"}
-
-# The letters in the order that users of the older programs know; the rarer ones after them.
-_TCP_FLAGS = ((0x02, "S"), (0x10, "A"), (0x08, "P"), (0x04, "R"), (0x01, "F"), (0x20, "U"), (0x40, "E"), (0x80, "C"))
-
-_ARP_REQUEST = 1
-_ARP_REPLY = 2
+_NS_PER_MS = 1_000_000
+_ENDS = ("free", "drop")  # roles of traces
 
 
-@functools.lru_cache(maxsize=4096)
-def packet_text(packet: Packet) -> str:
-    """A packet's headers on one line."""
-    if packet.l3_protocol in (_ETH_P_IP, _ETH_P_IPV6):
-        text = _ip_text(packet)
-    elif packet.l3_protocol in (_ETH_P_ARP, _ETH_P_RARP):
-        text = _arp_text(packet)
-    elif packet.l3_protocol:
-        text = f"ether protocol: 0x{packet.l3_protocol:04x}"
-    else:
-        text = "unknown"
-    if packet.flags & event.FRAGMENT:
-        text += f" frag:{packet.fragment_offset}"
-    if packet.vlan_tci:
-        text += f" vlan:{packet.vlan_tci & 0xFFF}"
-    return text
+@dataclass(frozen=True)
+class Display:
+    """What is shown of packets and events."""
+
+    detail: bool = False  # the columns of --detail
+    columns: tuple[str, ...] = ()  # of COLUMNS, in the user's order
+    tiny: bool = False  # headers on the first line of a packet only
+    latency: bool = False  # the time since the line before, and in all
+    latency_free: bool = False  # the time in all includes the last free
+    end_traces: frozenset[str] = frozenset()  # traces that the time in all includes although they free
+    stacks: frozenset[str] = frozenset()  # traces whose stack was asked for
+    wall_offset_ns: Optional[int] = None  # from an event's time to wall-clock time; None: its own time is shown
+    colour: bool = False
 
 
-def _ip_text(packet: Packet) -> str:
-    protocol = packet.l4_protocol
-    name = _L4_NAMES.get(protocol, str(protocol))
-    saddr, daddr = str(ip_address(packet.saddr)), str(ip_address(packet.daddr))
-    if not packet.flags & event.HAS_L4:
-        return f"{name}: {saddr} -> {daddr}"
-    if protocol in _WITH_PORTS:
-        sport, dport = event.PORTS_L4.unpack(packet.l4)
-        if packet.l3_protocol == _ETH_P_IPV6:
-            saddr, daddr = f"[{saddr}]", f"[{daddr}]"
-        ends = f"{name}: {saddr}:{sport} -> {daddr}:{dport}"
-        return ends + _tcp_tail(packet.l4) if protocol == _TCP else ends
-    ends = f"{name}: {saddr} -> {daddr}"
-    if protocol == _ICMP and packet.l3_protocol == _ETH_P_IP:
-        return ends + _icmp_tail(packet.l4, _ICMP_ECHO, _ICMP_TYPES)
-    if protocol == _ICMPV6:
-        return ends + _icmp_tail(packet.l4, _ICMPV6_ECHO, _ICMPV6_TYPES)
-    if protocol in (_ESP, _AH):
-        spi, sequence = event.SPI_L4.unpack(packet.l4)
-        return f"{ends} spi:0x{spi:x} seq:0x{sequence:x}"
-    return ends
+@dataclass(frozen=True)
+class Lookups:
+    """What numbers and names stand for, on the host that the events are from."""
+
+    symbol: Callable[[int], Optional[Symbol]] = lambda address: None
+    reason: Callable[[int], str] = str
+    returned: Callable[[str, int], str] = lambda trace, value: str(value)  # empty: nothing
+    netns: Callable[[int], Optional[str]] = lambda inode: None
+    own_netns: int = 0  # needs no name
+    owner: Callable[[int], Optional[tuple[str, int]]] = lambda inode: None  # name and number of a process
+    groups: Mapping[str, str] = field(default_factory=dict)  # of traces
+    roles: Mapping[str, str] = field(default_factory=dict)  # of the traces that have one, see tracer.yaml
 
 
-def _tcp_tail(l4: bytes) -> str:
-    _, _, seq, ack, flags = event.TCP_L4.unpack(l4)
-    letters = "".join(letter for bit, letter in _TCP_FLAGS if flags & bit)
-    return f" seq:{seq}, ack:{ack}, flags:{letters}"
+# What was last written of an skb: its headers, where it was, these headers' text, its mark, the step's number.
+_Line = tuple[Optional[Packet], Optional[Device], str, str, int]
+_NO_LINE: _Line = (None, None, "", "", -1)
 
 
-def _icmp_tail(l4: bytes, echoes: dict[int, str], types: dict[int, str]) -> str:
-    kind, code, ident, sequence = event.ICMP_L4.unpack(l4)
-    if kind in echoes:
-        if echoes[kind].endswith("(ext)"):
-            sequence >>= 8  # RFC 8335: one byte, and flags in the other
-        return f" {echoes[kind]}, seq: {sequence}, id: {ident}"
-    name = f" ({types[kind]})" if kind in types else ""
-    return f" type: {kind}{name}, code: {code}"
+class _Places:
+    """Where the skbs of a packet are, up to the line that is being written."""
 
+    def __init__(self, events: Sequence[Event]) -> None:
+        self._events = events
+        self._of: dict[int, Device] = {}
+        self._last: Optional[Device] = None
 
-def _arp_text(packet: Packet) -> str:
-    name = "ARP" if packet.l3_protocol == _ETH_P_ARP else "RARP"
-    if not packet.flags & event.HAS_L4:
-        return f"{name}: not for IPv4 over Ethernet"
-    operation, sender_mac, _ = event.ARP_L4.unpack(packet.l4)
-    sender, target = str(ip_address(packet.saddr)), str(ip_address(packet.daddr))
-    if operation == _ARP_REQUEST:
-        return f"{name}: who has {target}, tell {sender}"
-    if operation == _ARP_REPLY:
-        return f"{name}: {sender} is at {':'.join(f'{byte:02X}' for byte in sender_mac)}"
-    return f"{name}: operation {operation}, {sender} -> {target}"
+    def move(self, item: Event) -> Optional[tuple[Optional[Device], Device]]:
+        """From where to where an skb has come with this event, if it did; where a new one is from is not told."""
+        here, before = item.device, self._of.get(item.skb)
+        there = before or self._last
+        if here is None or not (here.ifindex or here.netns):
+            here = there
+        elif there is not None and here.netns == there.netns and here.ifindex in (0, there.ifindex):
+            here = there  # no longer at a device is not elsewhere
+        if here is None:
+            return None
+        self._of[item.skb] = self._last = here
+        if here is there or (before is None and self._has_yet_to_meet_a_device(here)):
+            return None
+        return before, here
+
+    def forget(self, skb: int) -> None:
+        """The skb of this address is another one from now on."""
+        self._of.pop(skb, None)
+
+    def _has_yet_to_meet_a_device(self, here: Device) -> bool:
+        """Whether a packet that begins without a device gets one in the same namespace: that will be told."""
+        return not here.ifindex and any(
+            item.device and item.device.ifindex and item.device.netns == here.netns for item in self._events
+        )
 
 
 class Text:
-    """Packets and events as lines of text.
+    """Packets and events as lines of text."""
 
-    location: the name of a code address. reason: the name of a drop reason.
-    wall_offset_ns: what to add to an event's time for wall-clock time; None prints the event's own.
-    """
-
-    def __init__(
-        self,
-        out: TextIO,
-        *,
-        location: Callable[[int], str],
-        reason: Callable[[int], str],
-        detail: bool = False,
-        wall_offset_ns: Optional[int] = None,
-    ) -> None:
+    def __init__(self, out: TextIO, display: Display, lookups: Lookups) -> None:
         self._out = out
-        self._location = location
-        self._reason = reason
-        self._detail = detail
-        self._wall_offset_ns = wall_offset_ns
-        # Most steps of a packet have the headers of the step before.
+        self._show = display
+        self._know = lookups
+        names = display.columns
+        if display.detail:
+            names = DETAIL_COLUMNS + tuple(name for name in names if name not in (*DETAIL_COLUMNS, "id"))
+        makers = {
+            "id": _skb_column, "cpu": _cpu_column, "if": _interface_column, "netns": self._netns_column,
+            "pid": self._process_column, "group": self._group_column, "mark": _mark_column, "len": _length_column,
+        }  # fmt: skip
+        self._columns = [makers[name] for name in names]
+        self._marks_skbs = not display.detail and "id" not in names
+        self._marks_moves = not {"if", "netns"} <= set(names)
+        self._plain = not (display.detail or names or display.colour or display.wall_offset_ns is not None)
+        self._wall_offset_ns = display.wall_offset_ns
+        self._second = -1
+        self._second_text = ""
+        # Most hits have the headers of the hit before.
         self._packet: Optional[Packet] = None
         self._packet_text = ""
 
     def context(self, context: Context) -> None:
         """A packet's block: a header with its skbs, a line an event, an empty line."""
         skbs = ",".join(f"{skb & 0xFFFFFFFF:08x}" for skb in context.skbs)
-        lines = [f"***************** {skbs} ***************"]
-        lines += [self._line(item) for item in context.events]
+        lines = [self._bold(f"***************** {skbs} ***************")]
+        lines += self._block(context)
+        if self._show.latency and context.events:
+            lines.append(f"total latency: {_milliseconds(self.duration_ns(context.events))}")
         if context.missing:
-            lines.append("(incomplete: part of this packet's path was lost)")
+            lines.append(self._yellow("(incomplete: part of this packet's path was lost)"))
         if context.unfinished:
-            lines.append("(unfinished: this packet was not seen to be freed)")
+            lines.append(self._yellow("(unfinished: this packet was not seen to be freed)"))
         lines.append("\n")
         self._out.write("\n".join(lines))
 
     def events(self, events: Iterable[Event]) -> None:
         """A line each, as they come."""
-        self._out.writelines(self._line(item) + "\n" for item in events)
+        lines: list[str] = []
+        for item in events:
+            if item.packet is not self._packet:
+                self._packet = item.packet
+                self._packet_text = packet_text(item.packet)
+            lines.append(f"{self._start(item)} {self._packet_text}{self._notes(item)}")
+            lines += self._stack(item)
+        lines.append("")
+        self._out.write("\n".join(lines))
+
+    def duration_ns(self, events: Sequence[Event]) -> int:
+        """How long a packet took; that it is freed in the end is not part of its way, unless it was asked for."""
+        if not events:
+            return 0
+        last = len(events) - 1
+        if not self._show.latency_free:
+            while last and self._know.roles.get(events[last].trace) in _ENDS:
+                if events[last].trace in self._show.end_traces:
+                    break
+                last -= 1
+        return events[last].time_ns - events[0].time_ns
+
+    def keep_time(self, wall_offset_ns: int) -> None:
+        """Takes over what wall-clock time is by now, if the clock was set or the host was asleep."""
+        if self._wall_offset_ns is not None and abs(wall_offset_ns - self._wall_offset_ns) > _NS_PER_MS:
+            self._wall_offset_ns = wall_offset_ns
 
     def flush(self) -> None:
         """Lets the reader see what was written."""
@@ -172,34 +169,186 @@ class Text:
         self._out.write(text + "\n")
         self._out.flush()
 
-    def _line(self, item: Event) -> str:
-        if item.packet is not self._packet:
-            self._packet = item.packet
-            self._packet_text = packet_text(item.packet)
-        line = f"{self._time(item.time_ns)}{self._trace(item)} {self._packet_text}"
+    def _block(self, context: Context) -> list[str]:
+        """The lines of a packet's events, and between them where it came to be elsewhere."""
+        lines: list[str] = []
+        several = self._marks_skbs and len(context.skbs) > 1
+        tiny, latency, plain, stacks = self._show.tiny, self._show.latency, self._plain, self._show.stacks
+        places = _Places(context.events)
+        others: dict[int, _Line] = {}  # the last lines of the other skbs
+        packet, device, text, mark, number = _NO_LINE
+        skb = before_ns = -1
+        lives = 0
+        for at, item in enumerate(context.events):
+            time_ns, trace = item.time_ns, item.trace
+            notes = ""
+            if item.skb != skb or item.number <= number:
+                others[skb] = packet, device, text, mark, number
+                skb = item.skb
+                packet, device, text, mark, number = others.get(skb, _NO_LINE)
+                # A clone may be given the address of one that was freed.
+                if item.number <= number or packet is None:
+                    packet = device = None
+                    places.forget(skb)
+                    mark = f"[{_letters(lives)}]" if several else ""
+                    if lives:
+                        notes = self._yellow(f" *{self._maker(context.events[:at])} {skb & 0xFFFFFFFF:08x}*")
+                    lives += 1
+            number = item.number
+            # Most steps of an skb have the headers of the step before, at the same place.
+            if item.packet is not packet or item.device is not device:
+                change = "" if packet is None else change_text(packet, item.packet)
+                if change:
+                    notes = self._yellow(f" *{change}*")
+                move = places.move(item)
+                if move is not None and self._marks_moves:
+                    lines += self._move(*move, mark)
+                packet, device, text = item.packet, item.device, f" {packet_text(item.packet)}"
+            shown = text if before_ns < 0 or not tiny else ""
+            if item.drop is not None or item.returned is not None:
+                notes = self._notes(item) + notes
+            if latency and before_ns >= 0:
+                notes = f" latency: {_milliseconds(time_ns - before_ns)}{notes}"
+            if plain:
+                lines.append(
+                    f"[{time_ns // 1_000_000_000}.{time_ns // 1000 % 1_000_000:06d}] [{trace:<20}]{mark}{shown}{notes}"
+                )
+            else:
+                lines.append(f"{self._start(item, mark)}{shown}{notes}")
+            if item.stack or trace in stacks:
+                lines += self._stack(item)
+            before_ns = time_ns
+        return lines
+
+    def _start(self, item: Event, mark: str = "") -> str:
+        """The time, the trace and the columns; mark tells which of a packet's skbs it is."""
+        trace = f"[{item.trace:<20}]"
         if item.drop is not None:
-            where = self._location(item.drop.location)
-            line += (
-                f" *{where}*" if item.drop.reason is None else f" *reason: {self._reason(item.drop.reason)}, {where}*"
-            )
-        return line
+            trace = self._red(trace)
+        skb = _skb_column(item) if self._show.detail else ""
+        return f"{self._time(item.time_ns)}{skb}{trace}{mark}{''.join([column(item) for column in self._columns])}"
 
     def _time(self, time_ns: int) -> str:
         if self._wall_offset_ns is None:
             return f"[{time_ns // 1_000_000_000}.{time_ns // 1000 % 1_000_000:06d}] "
-        wall_us = (time_ns + self._wall_offset_ns) // 1000
-        date = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(wall_us // 1_000_000))
-        return f"[{date}.{wall_us % 1_000_000:06d}] "
+        second, us = divmod((time_ns + self._wall_offset_ns) // 1000, 1_000_000)
+        if second != self._second:
+            self._second = second
+            self._second_text = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
+        return f"[{self._second_text}.{us:06d}] "
 
-    def _trace(self, item: Event) -> str:
-        name = f"[{item.trace:<20}]"
+    def _notes(self, item: Event) -> str:
+        """What the event tells beyond the headers."""
+        text = ""
+        if item.returned is not None:
+            value = self._know.returned(item.trace, item.returned.value)
+            text += " *return" + (f": {value}" if value else "")
+            if self._show.latency:
+                text += f" after {_milliseconds(item.returned.time_ns - item.time_ns)}"
+            text += "*"
+        if item.drop is not None:
+            symbol = self._know.symbol(item.drop.location)
+            where = f"0x{item.drop.location:x}" if symbol is None else f"{symbol.name}+0x{symbol.offset:x}"
+            why = "" if item.drop.reason is None else f"reason: {self._know.reason(item.drop.reason)}, "
+            text += self._red(f" *{why}{where}*")
+        return text
+
+    def _stack(self, item: Event) -> list[str]:
+        if item.stack or item.trace in self._show.stacks:
+            return list(stack_lines(item.stack, self._know.symbol))
+        return []
+
+    def _move(self, there: Optional[Device], here: Device, mark: str) -> list[str]:
+        """The line that says so; none for a packet that begins in the tool's own namespace and at no device yet."""
+        if there is None or (there.netns == here.netns and not there.ifindex):
+            place = self._place(here)
+        else:
+            place = f"{self._place(there) or f'@{there.netns}'} -> {self._place(here) or f'@{here.netns}'}"
+        return [self._cyan(f"    ~ {mark}{' ' if mark else ''}{place}")] if place else []
+
+    def _place(self, device: Device) -> str:
+        """Where that is: "eth0", "eth0@namespace" unless it is the tool's own one, "@namespace" for no device."""
+        netns = "" if device.netns == self._know.own_netns else self._netns(device.netns)
+        interface = _printable(device.name) if device.ifindex else ""
+        return f"{interface}@{netns}" if netns else interface
+
+    def _netns(self, inode: int) -> str:
+        name = self._know.netns(inode)
+        return _printable(name) if name else str(inode)
+
+    def _maker(self, events: Sequence[Event]) -> str:
+        """What the skb is that appears after these events."""
+        roles = (self._know.roles.get(item.trace) for item in reversed(events))
+        role = next((role for role in roles if role in ("clone", "segments")), "clone")
+        return "segment" if role == "segments" else "clone"
+
+    def _netns_column(self, item: Event) -> str:
+        return f"[ns:{self._netns(item.device.netns) if item.device and item.device.netns else '?'}]"
+
+    def _process_column(self, item: Event) -> str:
+        """The process whose socket the packet is of, if that is known; else the task that was running."""
         detail = item.detail
-        if not self._detail or detail is None:
-            return name
-        return (
-            f"[{item.skb & 0xFFFFFFFF:08x}]{name}[cpu:{detail.cpu:<3}][{_printable(detail.ifname):<5}]"
-            f"[{_printable(detail.comm)}-{detail.pid}][ns:{detail.netns}]"
-        )
+        if detail is None:
+            return "[task:?]"
+        owner = self._know.owner(detail.socket) if detail.socket else None
+        if owner is not None:
+            return f"[sk:{_printable(owner[0])}-{owner[1]}]"
+        thread = f"/{detail.pid}" if detail.pid != detail.tgid else ""
+        return f"[task:{_printable(detail.comm)}-{detail.tgid}{thread}]"
+
+    def _group_column(self, item: Event) -> str:
+        return f"[{self._know.groups.get(item.trace, ''):<8}]"
+
+    def _bold(self, text: str) -> str:
+        return self._paint("1", text)
+
+    def _red(self, text: str) -> str:
+        return self._paint("31", text)
+
+    def _yellow(self, text: str) -> str:
+        return self._paint("33", text)
+
+    def _cyan(self, text: str) -> str:
+        return self._paint("36", text)
+
+    def _paint(self, code: str, text: str) -> str:
+        return f"\033[{code}m{text}\033[0m" if self._show.colour else text
+
+
+def _skb_column(item: Event) -> str:
+    return f"[{item.skb & 0xFFFFFFFF:08x}]"
+
+
+def _cpu_column(item: Event) -> str:
+    return f"[cpu:{item.detail.cpu if item.detail else '?':<3}]"
+
+
+def _interface_column(item: Event) -> str:
+    device = item.device
+    name = f"{device.ifindex}:{_printable(device.name)}" if device and device.ifindex else ""
+    return f"[{name:<6}]"
+
+
+def _mark_column(item: Event) -> str:
+    return f"[mark:{f'0x{item.detail.mark:x}' if item.detail else '?'}]"
+
+
+def _length_column(item: Event) -> str:
+    return f"[len:{item.detail.length if item.detail else item.packet.length}]"
+
+
+def _milliseconds(duration_ns: int) -> str:
+    return f"{duration_ns // _NS_PER_MS}.{duration_ns // 1000 % 1000:03d}ms"
+
+
+def _letters(number: int) -> str:
+    """a, b, ... z, aa, ab, ..."""
+    text = ""
+    number += 1
+    while number:
+        number, rest = divmod(number - 1, 26)
+        text = chr(ord("a") + rest) + text
+    return text
 
 
 def _printable(name: str) -> str:
@@ -209,29 +358,80 @@ def _printable(name: str) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in name)
 
 
-def tree_text(tree: Tree, plan: Plan) -> str:
-    """The tree of traces, and for each whether and how this kernel lets it be attached."""
-    targets: dict[str, str] = {}
-    for probe in plan.probes:
-        kind = "tracepoint" if probe.program.is_tracepoint else "function"
-        targets.setdefault(probe.trace.name, f"{kind} {probe.target}")
-    missing = {skip.trace.name: skip.reason for skip in plan.skipped}
-    lines: list[str] = []
+def wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Whether a stream should get colours, by what it is and by the environment."""
+    if environ.get("NO_COLOR"):
+        return False
+    if environ.get("CLICOLOR_FORCE", "0") not in ("", "0"):
+        return True
+    return stream.isatty() and environ.get("CLICOLOR") != "0" and environ.get("TERM") != "dumb"
+
+
+def stats_text(hits: Mapping[str, int]) -> str:
+    """A table of how often each trace was hit, the most hit first."""
+    rows = sorted(((name, count) for name, count in hits.items() if count), key=lambda row: (-row[1], row[0]))
+    return "\n".join(["function statistics:", *(f" {name:<32}: {count}" for name, count in rows), "\n"])
+
+
+def tree_text(coverage: Coverage) -> str:
+    """The tree of traces, and what the kernel has of it."""
+    tree = coverage.tree
+    lines = [
+        f"Linux {coverage.release}; functions are attached by {coverage.functions}",
+        "  + on by default (in brackets: the symbol where it has another name, and its module)",
+        "  o on only when named with -t",
+        f"  - missing: {ABSENT}, or as in brackets",
+        "-t takes groups, traces, any kernel function that takes a packet, and patterns: -t 'ip-in,tcp_*'",
+    ]
 
     def add(group: Group, depth: int) -> None:
-        indent = "    " * depth
-        off = "" if group.default else " (off unless asked for)"
-        lines.append(f"{indent}{group.name}: {group.desc}{off}")
+        lines.append(f"{'  ' * depth}{group.name}: {group.desc}{'' if group.default else ' (off unless named)'}")
         for trace in group.traces:
-            state = f"missing: {missing[trace.name]}" if trace.name in missing else targets.get(trace.name, "")
-            lines.append(f"{indent}    - {trace.name}: {trace.desc} [{state}]")
+            lines.extend(_trace_lines(trace, coverage.places[trace.name]))
         for child in group.groups:
             add(child, depth + 1)
 
-    add(tree.root, 0)
-    attached = len(tree.traces()) - len(missing)
-    lines.append(f"{attached} of {len(tree.traces())} traces can be attached on this kernel")
+    for group in tree.root.groups:
+        lines.append("")
+        add(group, 0)
+    rows = [(group.name, tuple(group.all_traces())) for group in tree.root.groups]
+    rows += [("on by default", tree.default()), ("all", tree.traces())]
+    width = max(len(name) for name, _ in rows) + 1
+    digits = len(str(len(tree.traces())))
+    lines += ["", "can be attached on this kernel:"]
+    for name, traces in rows:
+        lines.append(f"  {name + ':':<{width}} {coverage.attached(traces):>{digits}} of {len(traces):>{digits}}")
+    if not coverage.traceable_known:
+        lines.append("(only root is told which functions can be traced: more than those marked - may be missing)")
     return "\n".join(lines) + "\n"
+
+
+def _trace_lines(trace: Trace, place: Place) -> list[str]:
+    """The name, the description and the note in one line if they fit, else the latter ones below."""
+    mark = "-" if place.missing else "+" if trace.default else "o"
+    lines = [f"      {mark} {trace.name:<{_TREE_NAME}}"]
+    below = len(lines[0]) + 2
+    if below + len(trace.desc) <= _TREE_COLUMNS:
+        lines[0] += f"  {trace.desc}"
+    else:
+        below = 10
+        lines = [lines[0].rstrip(), f"{'':{below}}{trace.desc}"]
+    note = _place_text(trace, place)
+    if note and len(lines[-1]) + 1 + len(note) <= _TREE_COLUMNS:
+        lines[-1] += f" {note}"
+    elif note:
+        lines.append(f"{'':{below}}{note}")
+    return lines
+
+
+def _place_text(trace: Trace, place: Place) -> str:
+    if place.missing:
+        return "" if place.missing == ABSENT else f"[{place.missing}]"
+    if place.how == "tracepoint":
+        return f"[tracepoint {place.target}]"
+    words = [place.target] if place.target != trace.name else []
+    words += [f"module {place.module}"] if place.module else []
+    return f"[{', '.join(words)}]" if words else ""
 
 
 @dataclass(frozen=True)
@@ -250,6 +450,9 @@ class Summary:
     unfinished: int
     incomplete: int
     skipped: int  # traces
+    short: int = 0  # packets that took less than the least latency asked for
+    over_rate: int = 0  # matching packets beyond the rate limit
+    calls_lost: int = 0  # calls whose return was not told
 
     def text(self, verbose: bool) -> str:
         """The closing line; what did not happen is left out, but for what everybody looks for."""
@@ -264,6 +467,9 @@ class Summary:
             (self.missed_hits, "hits missed"),
             (self.untracked, "packets not followed for want of room"),
             (self.evicted, "skbs pushed out of the tracking map"),
+            (self.calls_lost, "returns missed"),
+            (self.over_rate, "packets beyond the rate limit"),
+            (self.short, "packets below the least latency"),
         ):
             if count:
                 parts.append(f"{count} {what}")

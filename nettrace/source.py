@@ -1,29 +1,35 @@
 """A plan becomes C text: the kernel's offsets as numbers, the files of bpf/, and a stub a program."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import event
+from . import event, pcap
 from .btf import Btf, Member
 from .errors import KernelError
-from .plan import Plan, Program
+from .filters import PacketFilter
+from .kernel import Kernel
+from .plan import MARKS, Plan, Program
 
 FILES = ("maps.h", "packet.h", "filter.h", "track.h", "probes.h")
 
-# What the C reads of the kernel's structs. A name after the colon is where the member is
-# called something else in C: the path contains a dot or another struct embeds it.
+# What the C reads of the kernel's structs. A name after the colon is what the member is called
+# in C, where the path has a dot, another struct embeds it, or kernels call it differently: of
+# names with bars between them, structs or members, the first that the kernel has.
 _MEMBERS = {
     "sk_buff": (
-        "next", "len", "dev", "sk", "cb", "protocol", "transport_header", "network_header", "mac_header",
-        "tail", "head", "data", "vlan_tci", "vlan_proto",
+        "next", "len", "data_len", "dev", "sk", "cb", "mark", "protocol", "transport_header", "network_header",
+        "mac_header", "tail", "end", "head", "data", "vlan_tci", "vlan_proto",
     ),
+    "skb_shared_info": ("nr_frags", "gso_size", "gso_segs", "frags"),
+    # Linux commit 21d2e6737c97 (6.9) gave it a type of its own, with a netmem_ref for the page.
+    "skb_frag|bio_vec": ("netmem|bv_page:page", "offset|bv_offset:offset", "len|bv_len:size"),
     "sock": (
         "__sk_common.skc_family:skc_family", "__sk_common.skc_state:skc_state", "__sk_common.skc_daddr:skc_daddr",
         "__sk_common.skc_rcv_saddr:skc_rcv_saddr", "__sk_common.skc_dport:skc_dport",
         "__sk_common.skc_num:skc_num", "__sk_common.skc_v6_daddr:skc_v6_daddr",
-        "__sk_common.skc_v6_rcv_saddr:skc_v6_rcv_saddr", "__sk_common.skc_net:skc_net", "sk_protocol",
+        "__sk_common.skc_v6_rcv_saddr:skc_v6_rcv_saddr", "__sk_common.skc_net:skc_net", "sk_protocol", "sk_socket",
     ),
+    "socket_alloc": ("socket", "vfs_inode.i_ino:inode"),
     "tcp_sock": ("rcv_nxt",),
     "tcp_skb_cb": ("seq", "tcp_flags"),
     "net_device": ("ifindex", "name", "nd_net"),
@@ -44,18 +50,27 @@ class Settings:
     follow: bool = True  # packets are followed; else each hit stands for itself
     ringbuf: bool = True
     detail: bool = False
+    count_hits: bool = False  # only how often each probe was hit is told
     tracked_max: int = 16384  # skbs followed at a time
     log_slots: int = 64  # of a followed skb before they are sent; a power of two
     ringbuf_pages: int = 4096
 
 
-def render(plan: Plan, btf: Btf, settings: Settings, filter_constants: Mapping[str, int], bpf_dir: Path) -> str:
+def render(plan: Plan, kernel: Kernel, settings: Settings, packet_filter: PacketFilter, bpf_dir: Path) -> str:
     """The whole program; raises KernelError where the kernel's types lack what the C needs."""
     defines: dict[str, int] = {}
-    defines.update(_offsets(btf))
+    defines.update(_offsets(kernel.btf))
+    defines.update(_pages(kernel))
+    defines.update(MARKS)
     defines.update(TRACKED_MAX=settings.tracked_max, LOG_SLOTS=settings.log_slots, RINGBUF_PAGES=settings.ringbuf_pages)
-    defines.update(filter_constants)
-    switches = {"FOLLOW": settings.follow, "USE_RINGBUF": settings.ringbuf, "WITH_DETAIL": settings.detail}
+    defines.update(packet_filter.constants())
+    switches = {
+        "FOLLOW": settings.follow,
+        "USE_RINGBUF": settings.ringbuf,
+        "WITH_DETAIL": settings.detail,
+        "WITH_STACK": any(probe.program.stack or probe.cookie & MARKS["STACK"] for probe in plan.probes),
+        "COUNT_HITS": settings.count_hits,
+    }
     defines.update({name: 1 for name, on in switches.items() if on})
     parts = ["#include <uapi/linux/ptrace.h>\n"]
     parts += [f"#define {name} {value:#x}\n" for name, value in defines.items()]
@@ -63,22 +78,23 @@ def render(plan: Plan, btf: Btf, settings: Settings, filter_constants: Mapping[s
     for name in FILES:
         # BCC rewrites no #included code, so the files are put together here.
         parts.append(f'#line 1 "bpf/{name}"\n{(bpf_dir / name).read_text(encoding="utf-8")}')
+        if name == "filter.h" and packet_filter.expression is not None:
+            parts.append('#line 1 "expression"\n' + pcap.c_text(packet_filter.expression))
     parts.append('#line 1 "stubs"\n')
     parts += [_stub(program) + "\n" for program in plan.programs]
     return "".join(parts)
 
 
 def _stub(program: Program) -> str:
-    marks = {"MAY_MATCH": program.match, "FREES": program.ends_packets, "CLONES": program.clones}
-    flags = " | ".join(mark for mark, on in marks.items() if on) or "0"
+    flags = " | ".join(mark for mark, on in zip(MARKS, program.marks) if on) or "0"
     if program.kind == "kprobe":
         skb_from = "FIRST_MEMBER" if program.deref else "DIRECT"
         sk = "none" if program.sk is None else program.sk
         return f"KPROBE({program.name}, {skb_from}, {program.skb}, {sk}, {flags})"
     if program.kind == "kprobe_by_cookie":
         return f"KPROBE_BY_COOKIE({program.name})"
-    if program.kind == "clone_return":
-        return f"CLONE_RETURN({program.name}, {program.most})"
+    if program.kind == "function_return":
+        return f"RETURN({program.name}, {program.most})"
     if program.kind == "tracepoint":
         return f"TRACEPOINT({program.name}, {program.skb}, {program.tracepoint}, {flags})"
     return (
@@ -92,7 +108,7 @@ def _offsets(btf: Btf) -> dict[str, int]:
     for struct, members in _MEMBERS.items():
         for entry in members:
             path, _, alias = entry.partition(":")
-            defines[f"OFF_{struct}__{alias or path}"] = _member(btf, struct, path).offset
+            defines[f"OFF_{struct.partition('|')[0]}__{alias or path}"] = _member(btf, struct, path).offset
     # Linux commit 354259fa73e2 (6.2) removed the bit: a protocol of 0 now says that there is no tag.
     present = btf.member("sk_buff", "vlan_present")
     if present is not None:
@@ -108,8 +124,20 @@ def _offsets(btf: Btf) -> dict[str, int]:
     return defines
 
 
-def _member(btf: Btf, struct: str, path: str) -> Member:
-    member = btf.member(struct, path)
-    if member is None:
-        raise KernelError(f"this kernel's struct {struct} has no member {path}: please report its release (uname -r)")
-    return member
+def _pages(kernel: Kernel) -> dict[str, int]:
+    """Where the kernel keeps what leads from a struct page to the page's address; nothing where that is not known."""
+    at = {f"AT_{name}": kernel.symbols.data_address(name) for name in ("page_offset_base", "vmemmap_base")}
+    size = kernel.btf.struct_size("page")
+    if size is None:
+        return {}
+    found = {name: address for name, address in at.items() if address is not None}
+    return {**found, "SIZEOF_page": size} if len(found) == len(at) else {}
+
+
+def _member(btf: Btf, structs: str, paths: str) -> Member:
+    for struct in structs.split("|"):
+        for path in paths.split("|"):
+            member = btf.member(struct, path)
+            if member is not None:
+                return member
+    raise KernelError(f"this kernel's struct {structs} has no member {paths}: please report its release (uname -r)")

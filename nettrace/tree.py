@@ -94,13 +94,17 @@ class Tree:
         for name in names:
             found = self.find(name)
             if not found:
-                raise UsageError(f"no trace or group '{name}'{did_you_mean(name, self._words())}")
+                raise UsageError(f"no trace or group '{name}'{did_you_mean(name, self.names())}")
             chosen.update(trace.name for trace in found)
         return tuple(trace for trace in self.traces() if trace.name in chosen)
 
-    def _words(self) -> list[str]:
-        groups = [group.name for group in self.root.all_groups()]
-        return groups + [word for trace in self.traces() for word in trace.words]
+    def words(self) -> dict[str, Trace]:
+        """The traces by each of their words."""
+        return {word: trace for trace in self.traces() for word in trace.words}
+
+    def names(self) -> list[str]:
+        """All that `find` knows: groups, and the words of traces."""
+        return [*(group.name for group in self.root.all_groups()), *self.words()]
 
 
 def load(path: Union[str, Path]) -> Tree:
@@ -132,7 +136,7 @@ class _Reader:
         )
 
     def trace(self, name: str, item: Item, group: str, default: bool) -> Trace:
-        fields = item.fields(["desc"], ["functions", "tracepoint", "skb", "sk", "deref", "match", "role"])
+        fields = item.fields(["desc"], ["functions", "tracepoint", "skb", "sk", "deref", "match", "role", "default"])
         trace = Trace(
             name=name,
             desc=fields["desc"].text(),
@@ -144,7 +148,7 @@ class _Reader:
             deref=_boolean(fields, "deref", False),
             match=_boolean(fields, "match", False),
             role=fields["role"].choice(ROLES) if "role" in fields else None,
-            default=default,
+            default=default and _boolean(fields, "default", True),
         )
         if trace.skb is None and trace.sk is None and trace.functions:
             raise item.error(f"trace '{name}' needs 'skb' or 'sk', the index of that argument")

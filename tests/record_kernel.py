@@ -5,18 +5,20 @@ As root, inside a kernel under test: python3 -m tests.record_kernel FOLDER. For 
     python3 -m tests.vm run 6.12 'python3 -m tests.record_kernel /mnt/out' --out tests/data/kernels/6.12
     rm tests/data/kernels/6.12/console.log
 
-The folder gets the paths that the files have in /proc and /sys, BTF compressed. BTF keeps
+The folder gets the paths that the files have in /proc and /sys, BTF in an archive. BTF keeps
 the structs, enums, functions and tracepoints named below or in tracer.yaml. Structs are
 complete by value; what they merely point to is a forward declaration.
 """
 
 import gzip
+import io
 import re
 import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+import tarfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional, Union
 
@@ -38,12 +40,14 @@ STRUCTS = _words(
     nf_conntrack_tuple nft_pktinfo nft_chain nft_base_chain nft_table nft_rule nft_rule_dp nft_rule_blob nft_expr
     nft_traceinfo nft_verdict nft_immediate_expr
     ethhdr iphdr ipv6hdr tcphdr udphdr icmphdr
+    socket socket_alloc inode cred page skb_frag bio_vec
     """
 )
 ENUMS = _words(
     """
     bpf_map_type bpf_attach_type bpf_prog_type bpf_func_id skb_drop_reason skb_drop_reason_subsys ovs_drop_reason
-    mac80211_drop_reason qdisc_drop_reason nf_inet_hooks
+    mac80211_drop_reason qdisc_drop_reason sk_rst_reason nf_inet_hooks nf_dev_hooks gro_result netdev_tx
+    rx_handler_result tcp_tw_status tcp_ca_state xdp_action ip_conntrack_info tcp_conntrack
     """
 )
 FUNCTIONS = _words(
@@ -55,10 +59,22 @@ FUNCTIONS = _words(
     """
 )
 TRACEPOINTS = ["skb:kfree_skb", "skb:consume_skb", "net:netif_receive_skb", "net:napi_gro_receive_entry"]
+# Data symbols whose addresses are asked for.
+VARIABLES = ["page_offset_base", "vmemmap_base"]
+# Every module that a function in tracer.yaml is in; what is built in, or does not exist, is left alone.
 MODULES = _words(
     """
-    nf_tables nf_conntrack nf_nat nft_chain_nat iptable_filter iptable_nat act_mirred cls_bpf cls_u32 bridge
-    br_netfilter openvswitch mac80211 vxlan tun esp4 esp6 sctp
+    veth tun tap macvtap macvlan ipvlan dummy ifb net_failover bonding team vrf 8021q macsec mac80211 ppp_generic pppoe
+    pptp bridge br_netfilter openvswitch vxlan geneve ip_gre ip6_gre ipip sit ip6_tunnel ip_vti ip6_vti fou gtp
+    l2tp_core l2tp_ip wireguard mpls_router mpls_iptunnel esp4 esp6 esp4_offload esp6_offload ah4 ah6 ipcomp ipcomp6
+    xfrm_interface sctp
+    act_bpf act_connmark act_csum act_ct act_ctinfo act_gact act_gate act_ife act_mirred act_mpls act_nat act_pedit
+    act_police act_sample act_simple act_skbedit act_skbmod act_tunnel_key act_vlan
+    cls_basic cls_bpf cls_cgroup cls_flow cls_flower cls_fw cls_matchall cls_route cls_u32
+    sch_cake sch_codel sch_fq sch_fq_codel sch_hfsc sch_htb sch_netem sch_prio sch_red sch_sfq sch_taprio sch_tbf
+    nf_conntrack nf_conntrack_bridge nf_nat nf_tables nft_chain_nat nft_fwd_netdev nf_flow_table nf_defrag_ipv6
+    nf_dup_ipv4 nf_dup_ipv6 nf_reject_ipv4 nf_reject_ipv6 nf_synproxy_core ip_vs ip_vs_rr
+    iptable_filter iptable_nat ip6table_filter arptable_filter ebtable_filter
     """
 )
 # Examples of symbols that must not be taken for functions, or are one of several.
@@ -77,10 +93,26 @@ _HEADER = struct.Struct("<HBBIIIII")
 def unpack(version: str, folder: Path) -> Path:
     """Puts a recorded kernel's files where nettrace.kernel.Kernel(folder) finds them, and returns the folder."""
     shutil.copytree(DATA / version, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
-    for packed in folder.glob("sys/kernel/btf/*.gz"):
-        packed.with_suffix("").write_bytes(gzip.decompress(packed.read_bytes()))
-        packed.unlink()
+    packed = folder / "sys/kernel/btf.tar.gz"
+    (folder / "sys/kernel/btf").mkdir(exist_ok=True)
+    with tarfile.open(packed) as archive:
+        for member in archive:
+            file = archive.extractfile(member)
+            assert file is not None
+            (folder / "sys/kernel/btf" / member.name).write_bytes(file.read())
+    packed.unlink()
     return folder
+
+
+def _pack(blobs: Mapping[str, bytes]) -> bytes:
+    """One archive of small files, the same bytes whenever it is made."""
+    packed = io.BytesIO()
+    with gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as stream, tarfile.open(fileobj=stream, mode="w") as archive:
+        for name, blob in blobs.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(blob)
+            archive.addfile(member, io.BytesIO(blob))
+    return packed.getvalue()
 
 
 class _Name(NamedTuple):
@@ -282,12 +314,11 @@ def cut_kallsyms(data: bytes, words: Iterable[str]) -> bytes:
 def record(folder: Path, root: Path = Path("/")) -> None:
     """Writes the facts of the running kernel into the folder."""
     tree = TREE.read_text(encoding="utf-8") if TREE.exists() else ""
-    words = {*FUNCTIONS, *re.findall(r"\w+", tree)}
+    words = {*FUNCTIONS, *VARIABLES, *re.findall(r"\w+", tree)}
     tracepoints = {*TRACEPOINTS, *re.findall(r'tracepoint: "?(\w+:\w+)', tree)}
     words.update(name.partition(":")[2] for name in tracepoints)
 
-    for name, blob in cut_btf(root / "sys/kernel/btf", words).items():
-        _write(folder / "sys/kernel/btf" / f"{name}.gz", gzip.compress(blob, mtime=0))
+    _write(folder / "sys/kernel/btf.tar.gz", _pack(cut_btf(root / "sys/kernel/btf", words)))
     _write(folder / "proc/kallsyms", cut_kallsyms((root / "proc/kallsyms").read_bytes(), words))
     tracing = "sys/kernel/tracing"
     functions = (root / tracing / "available_filter_functions").read_text().splitlines(keepends=True)
@@ -298,7 +329,8 @@ def record(folder: Path, root: Path = Path("/")) -> None:
         if (root / path).exists():
             _write(folder / path, (root / path).read_bytes())
     blacklist = (root / "sys/kernel/debug/kprobes/blacklist").read_text().splitlines(keepends=True)
-    _write(folder / "sys/kernel/debug/kprobes/blacklist", "".join(blacklist[:BLACKLIST_LINES]).encode())
+    kept = [line for place, line in enumerate(blacklist) if place < BLACKLIST_LINES or line.split()[-1] in words]
+    _write(folder / "sys/kernel/debug/kprobes/blacklist", "".join(kept).encode())
     for name in PLAIN_FILES:
         if (root / name).exists():
             _write(folder / name, (root / name).read_bytes())

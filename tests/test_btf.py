@@ -216,9 +216,47 @@ def test_types_of_a_module_stand_on_the_kernels(folders: dict[str, Path], versio
     assert from_bytes.prototype("nft_do_chain") == do_chain
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_functions_with_a_packet(kernels: dict[str, Btf], version: str) -> None:
+    found = kernels[version].functions_with(SKB)
+    # From the kernels' sources.
+    places = {"ip_rcv": 0, "ip_output": 2, "__tcp_transmit_skb": 1, "nf_hook_slow": 0, "skb_clone": 0}
+    assert {name: found[name] for name in places} == places
+    assert not found.keys() & {"console_show", "icmp_push_reply", "register_fprobe_ips", "__netif_receive_skb_core"}
+    assert kernels[version].functions_with("struct nosuch *") == {}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("type_text", [SKB, SOCK, NET, "struct sk_buff **", "struct net_device *"])
+def test_functions_with_a_type_are_those_whose_prototypes_have_it(
+    folders: dict[str, Path], version: str, type_text: str
+) -> None:
+    base = Btf.load(folders[version] / "vmlinux")
+    cutter = _Cutter((folders[version] / "vmlinux").read_bytes())
+    blobs = [(base, cutter)]
+    for path in sorted(folders[version].iterdir()):
+        if path.name != "vmlinux":
+            blobs.append((Btf.load(path, base), _Cutter(path.read_bytes(), cutter)))
+    # Asked one by one first: functions_with remembers prototypes.
+    expected = []
+    for types, names in blobs:
+        functions = [name for name, kind, _ in names.roots() if kind == FUNC]
+        places = {name: prototype.index(type_text) for name in functions if (prototype := types.prototype(name))}
+        expected.append({name: place for name, place in places.items() if place is not None})
+    assert [types.functions_with(type_text) for types, _ in blobs] == expected
+    assert any(expected)
+
+
+@pytest.mark.parametrize("version", ["6.1", "6.12", "7.2"])
+def test_prototypes_are_the_same_after_all_were_gone_through(folders: dict[str, Path], version: str) -> None:
+    asked, gone_through = (Btf.load(folders[version] / "vmlinux") for _ in range(2))
+    for name in gone_through.functions_with(SKB):
+        assert gone_through.prototype(name) == asked.prototype(name)
+
+
 INT, PTR, ARRAY, STRUCT, UNION, ENUM, FWD, TYPEDEF = range(1, 9)
-VOLATILE, CONST, RESTRICT, FUNC, FUNC_PROTO = range(9, 14)
-TYPE_TAG, ENUM64 = 18, 19
+VOLATILE, CONST, RESTRICT, FUNC, FUNC_PROTO, VAR, DATASEC = range(9, 16)
+FLOAT, DECL_TAG, TYPE_TAG, ENUM64 = range(16, 20)
 FLAG = 1 << 31
 
 
@@ -390,6 +428,79 @@ def test_a_modules_function_may_have_a_name_that_the_kernel_knows() -> None:
     assert module.prototype("shared") == Prototype((), "void")
     assert module.prototype("own") == Prototype((Param("shared", "int"),), "int")
     assert base.prototype("own") is None
+
+
+def test_all_kinds_of_types_are_gone_through() -> None:
+    if not hasattr(btf.libbpf(), "btf__add_enum64"):
+        pytest.skip("this libbpf is older than enums of eight bytes (1.0)")
+    types = Btf.from_bytes(
+        blob(
+            SIGNED_INT,  # 1
+            ("", info(ARRAY), 0, 1, 1, 2),
+            ("u", info(UNION, 2), 4, "a", 1, 0, "b", 1, 0),
+            ("e", info(ENUM, 2), 4, "A", 1, "B", 2),
+            ("t", info(TYPEDEF), 1),
+            ("f", info(FLOAT), 4),
+            ("v", info(VAR), 1, 0),
+            (".data", info(DATASEC, 1), 4, 7, 0, 4),
+            ("tag", info(DECL_TAG), 3, -1),
+            ("big", info(ENUM64, 1), 8, "D", 1, 0),
+            ("sk_buff", info(FWD), 0),  # 11
+            ("", info(VOLATILE), 11),
+            ("", info(CONST), 12),
+            ("rcu", info(TYPE_TAG), 13),
+            ("", info(PTR), 14),  # 15: sk_buff rcu const volatile *
+            ("", info(RESTRICT), 15),
+            ("", info(PTR), 16),  # 17: sk_buff **
+            ("sk_buff_head", info(FWD), 0),  # 18
+            ("", info(PTR), 18),
+            ("skb_t", info(TYPEDEF), 15),  # 20
+            ("", info(FUNC_PROTO, 3), 0, "x", 1, "y", 16, "z", 15),  # 21
+            ("", info(FUNC_PROTO, 3), 15, "x", 17, "y", 19, "z", 20),
+            ("", info(FUNC_PROTO, 9), 0, *("x", 1) * 7, "y", 15, "", 0),
+            ("second", info(FUNC), 21),
+            ("other", info(FUNC), 22),
+            ("eighth", info(FUNC, 1), 23),
+        )
+    )  # fmt: skip
+    assert types.functions_with(SKB) == {"second": 1, "eighth": 7}
+    assert types.functions_with("struct sk_buff **") == {"other": 0}
+    assert types.functions_with(SOCK) == {}
+
+
+def test_a_modules_types_may_be_the_kernels() -> None:
+    base_blob = blob(
+        SIGNED_INT,
+        ("sk_buff", info(STRUCT, 1), 4, "len", 1, 0),
+        ("", info(PTR), 2),
+        ("", info(FUNC_PROTO, 2), 1, "sk", 1, "skb", 3),  # 4
+        ("of_kernel", info(FUNC), 4),
+        ("", info(CONST), 2),  # 6
+        ("late", info(TYPEDEF), 1),
+    )
+    base = Btf.from_bytes(base_blob)
+    module = Btf.from_bytes(
+        blob(
+            ("same_prototype", info(FUNC), 4),  # 8
+            (0, info(PTR), 6),  # 9
+            (0, info(FUNC_PROTO, 1), 1, "own", 9),  # 10
+            ("own_prototype", info(FUNC), 10),
+            (0, info(FUNC_PROTO, 1), 1, "own", 1),
+            ("without", info(FUNC), 12),
+            strings=b"",
+            start=len(base._strings),
+        ),
+        base,
+    )
+    assert module.functions_with(SKB) == {"same_prototype": 1, "own_prototype": 0}
+    assert module.prototype("own_prototype") == Prototype((Param("own", SKB),), "int")
+    assert base.functions_with(SKB) == {"of_kernel": 1}
+
+
+def test_kinds_of_types_that_are_not_known() -> None:
+    data = blob(SIGNED_INT, ("new", info(20), 0))
+    with pytest.raises(KernelError, match=r"a kind that nettrace does not know \(20\)"):
+        btf._Walk(data[24 : 24 + 28], 1)
 
 
 @pytest.mark.parametrize("data", [b"", b"no BTF at all, but longer than a header of it", blob(SIGNED_INT)[:-1]])

@@ -4,6 +4,7 @@ from __future__ import annotations  # pytest 6.0 of Debian 11 does not export al
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,36 +14,41 @@ from typing import Any, NoReturn
 import pytest
 
 import nettrace
-from nettrace import cli
+from nettrace import cli, pcap
 from nettrace.errors import BpfError, KernelError, StreamError
 from nettrace.kernel import Kernel
-
-OPTIONS = {
-    "-h", "--help", "-V", "--version", "-s", "--saddr", "-d", "--daddr", "--addr", "-S", "--sport", "-D", "--dport",
-    "-P", "--port", "-p", "--proto", "-t", "--trace", "--trace-noclone", "--backend", "--basic", "--detail", "--date",
-    "-c", "--count", "-v", "--verbose", "--force", "--perf-buffer", "--print-bpf", "--debug",
-}  # fmt: skip
+from tests import record_pcap
 
 Capture = pytest.CaptureFixture
+
+
+class Untouched:
+    """In the place of the kernel: whoever asks it fails the test."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        pytest.fail(f"the kernel was asked for {name}")
 
 
 @pytest.fixture
 def no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever asks for the kernel fails the test."""
-
-    def refuse(*_: object) -> NoReturn:
-        pytest.fail("the kernel was asked")
-
-    monkeypatch.setattr(cli, "Kernel", refuse)
-    monkeypatch.setattr(cli, "check", refuse)
+    monkeypatch.setattr(cli, "Kernel", lambda **_: Untouched())
+    monkeypatch.setattr(cli, "check", failing(AssertionError("the kernel was checked")))
 
 
 @pytest.fixture
 def kernel(kernels: dict[str, Kernel], monkeypatch: pytest.MonkeyPatch) -> Kernel:
     """The recorded 6.12 in place of the running kernel, and everybody is root."""
-    monkeypatch.setattr(cli, "Kernel", lambda: kernels["6.12"])
+    monkeypatch.setattr(cli, "Kernel", lambda **_: kernels["6.12"])
     monkeypatch.setattr(cli, "check", lambda _: None)
     return kernels["6.12"]
+
+
+@pytest.fixture
+def libpcap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the expression, it is compiled as `tcp port 80`."""
+    forms = record_pcap.load()["tcp port 80"]
+    monkeypatch.setattr(pcap, "compile_expression", lambda _: forms)
 
 
 def failing(error: BaseException) -> Any:
@@ -52,11 +58,22 @@ def failing(error: BaseException) -> Any:
     return fail
 
 
+GUARD = "give a filter (-p, --addr, --port, ...), traces (-t), a count (-c), or --force"
+
+
+def assert_refused(capsys: Capture[str], arguments: list[str], words: str) -> None:
+    """In one sentence, and with the status of bad options."""
+    assert cli.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("nettrace: ") and words in err
+    assert err.count("\n") == 1 and err.endswith("\n") and ". " not in err and "usage" not in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--frobnicate"], "unrecognized arguments: --frobnicate; nettrace -h lists the options"),
-        (["icmp"], "unrecognized arguments: icmp; nettrace -h lists the options"),
+        (["--frobnicate"], "there is no option --frobnicate; nettrace -h lists the options"),
         (["-p"], "argument -p/--proto: expected one argument; nettrace -h lists the options"),
         (["--tra", "all"], "ambiguous option"),
         (["--detail=yes"], "ignored explicit argument 'yes'"),
@@ -67,10 +84,6 @@ def failing(error: BaseException) -> Any:
         (["-D", "0"], "--dport: '0' is not a port, 1 to 65535"),
         (["-p", "icmp", "-P", "80"], "--proto icmp has no ports"),
         (["-s", "10.0.0.1", "-d", "::1"], "IPv4 and IPv6 addresses in one filter match no packet"),
-        (["-p", "tcp", "-t", ""], "-t needs the name of a trace or group; '-t ?' lists them"),
-        (["-p", "tcp", "-t", " , ,"], "-t needs the name of a trace or group; '-t ?' lists them"),
-        (["-t", "ip_rvc_core"], "no trace or group 'ip_rvc_core'; did you mean 'ip_rcv_core'?"),
-        (["-t", "ip-in,nosuch_at_all"], "no trace or group 'nosuch_at_all'"),
         (["-c", "0"], "-c needs a whole number above 0, not '0'"),
         (["-c", "-1"], "-c needs a whole number above 0, not '-1'"),
         (["-c", "1.5"], "-c needs a whole number above 0, not '1.5'"),
@@ -78,61 +91,73 @@ def failing(error: BaseException) -> Any:
         (["-c", "1_0"], "-c needs a whole number above 0, not '1_0'"),
         (["-c", ""], "-c needs a whole number above 0, not ''"),
         (["-p", "icmp", "--basic", "--trace-noclone"], "--trace-noclone says nothing with --basic"),
-        ([], "give a filter (-p, --addr, --port, ...), traces (-t), a count (-c), or --force"),
-        (["--basic", "-v", "--date"], "give a filter (-p, --addr, --port, ...), traces (-t), a count (-c), or --force"),
-        (["-t", "all"], "give a filter (-p, --addr, --port, ...), traces (-t), a count (-c), or --force"),
-        (["-t", "ip-in,all"], "give a filter (-p, --addr, --port, ...), traces (-t), a count (-c), or --force"),
+        (["-c", "1", ""], "the filter expression is empty"),
+        (["--force", "  "], "the filter expression is empty"),
+        ([], GUARD),
+        (["--basic", "-v", "--date"], GUARD),
+        (["-t", "all"], GUARD),
+        (["-t", "ip-in,all"], GUARD),
+        # What narrows nothing does not make it cheaper to look at all packets.
+        (["--rate-limit", "10"], GUARD),
+        (["--min-latency", "10ms"], GUARD),
+        (["--func-stats"], GUARD),
+        (["--trace-matcher", "ip_output", "--trace-exclude", "link"], GUARD),
     ],
 )
 def test_bad_options_are_refused_in_one_sentence(
     no_kernel: None, capsys: Capture[str], arguments: list[str], words: str
 ) -> None:
-    assert cli.main(arguments) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("nettrace: ") and words in err
-    assert err.count("\n") == 1 and err.endswith("\n") and ". " not in err and "usage" not in err
+    assert_refused(capsys, arguments, words)
 
 
 @pytest.mark.parametrize(
-    "arguments", [["-p", "icmp"], ["-t", "ip-in"], ["-c", "1"], ["--force"], ["-t", "all", "-c", "1"]]
+    ("arguments", "words"),
+    [
+        (["-p", "tcp", "-t", ""], "-t needs the name of a trace or group; '-t ?' lists them"),
+        (["-p", "tcp", "-t", " , ,"], "-t needs the name of a trace or group; '-t ?' lists them"),
+        (
+            ["-t", "ip_rvc_core"],
+            "no trace, group or function of this kernel is called 'ip_rvc_core'; did you mean 'ip_rcv_core'",
+        ),
+        (["-t", "ip-in,nosuch_at_all"], "no trace, group or function of this kernel is called 'nosuch_at_all'"),
+        (["-p", "tcp", "--trace-stack", "nosuch"], "--trace-stack: no trace, group or function of this kernel"),
+        (["-p", "tcp", "--basic", "--trace-matcher", "ip_output"], "--trace-matcher says nothing with --basic"),
+        (["-p", "tcp", "--basic", "--trace-free", "ip_output"], "--trace-free says nothing with --basic"),
+        (["-p", "tcp", "--trace-exclude", "consume_skb"], "must stay"),
+    ],
 )
+def test_names_that_cannot_be_are_refused_in_one_sentence(
+    kernel: Kernel, capsys: Capture[str], arguments: list[str], words: str
+) -> None:
+    assert_refused(capsys, arguments, words)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["-p", "icmp"], ["-t", "ip-in"], ["-c", "1"], ["--force"], ["-t", "all", "-c", "1"], ["--comm", "ping"],
+     ["--mark", "1"], ["--iface", "lo"], ["tcp port 80"], ["icmp"]],
+)  # fmt: skip
 def test_enough_to_run(monkeypatch: pytest.MonkeyPatch, capsys: Capture[str], arguments: list[str]) -> None:
-    monkeypatch.setattr(cli, "Kernel", lambda: None)
+    monkeypatch.setattr(cli, "Kernel", lambda **_: None)
     monkeypatch.setattr(cli, "check", failing(KernelError("as far as this test goes")))
     assert cli.main(arguments) == 1
     assert capsys.readouterr() == ("", "nettrace: as far as this test goes\n")
 
 
-def help_text(capsys: Capture[str]) -> str:
+def test_help_shows_examples_that_are_accepted(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture[str], kernel: Kernel, libpcap: None
+) -> None:
     with pytest.raises(SystemExit) as end:
         cli.main(["-h"])
     assert end.value.code == 0
     out, err = capsys.readouterr()
     assert err == ""
-    return out
-
-
-def test_help_names_every_option(no_kernel: None, capsys: Capture[str]) -> None:
-    heads = [line.strip().split("  ")[0] for line in help_text(capsys).splitlines() if line.startswith("  -")]
-    assert {word for head in heads for word in re.findall(r"(?<![\w-])--?[\w-]+", head)} == OPTIONS
-
-
-def test_the_parser_knows_no_other_options(no_kernel: None) -> None:
-    actions = cli._parser()._actions
-    assert {option for action in actions for option in action.option_strings} == OPTIONS
-    assert [action.dest for action in actions if not action.help or len(action.help) < 10] == []
-
-
-def test_help_shows_examples_that_are_accepted(
-    monkeypatch: pytest.MonkeyPatch, capsys: Capture[str], kernel: Kernel
-) -> None:
-    _, _, examples = help_text(capsys).partition("examples:\n")
-    commands = [line.split("  ")[1].split()[1:] for line in examples.splitlines()]
-    assert len(commands) == 4
+    _, _, examples = out.partition("examples:\n")
+    commands = [shlex.split(re.split(r"  +", line.strip())[0]) for line in examples.splitlines()]
+    assert len(commands) == 6 and {command[0] for command in commands} == {"nettrace"}
     monkeypatch.setattr(cli, "_run", lambda *_: 0)
     for command in commands:
-        assert cli.main(command) == 0, command
+        assert cli.main(command[1:]) == 0, command
 
 
 def test_version(no_kernel: None, capsys: Capture[str]) -> None:
@@ -189,12 +214,9 @@ def test_the_list_of_traces(kernel: Kernel, capsys: Capture[str]) -> None:
     out, err = capsys.readouterr()
     assert err == ""
     lines = out.splitlines()
-    assert lines[0] == "all: all traces"
-    assert (
-        "            - netif_receive_skb: a device received the packet, before taps, tc, bridge and protocols "
-        "[tracepoint netif_receive_skb]" in lines
-    )
-    assert re.fullmatch(r"\d+ of \d+ traces can be attached on this kernel", lines[-1])
+    assert lines[0] == f"Linux {kernel.release}; functions are attached by kprobe-multi"
+    assert any(line.split()[:2] == ["+", "netif_receive_skb"] for line in lines)
+    assert re.fullmatch(r"  all: +\d+ of +\d+", lines[-1])
 
 
 def test_the_list_of_traces_needs_no_root(
@@ -217,16 +239,120 @@ def printed(capsys: Capture[str], *arguments: str) -> tuple[dict[str, str], list
 def test_options_reach_the_program(kernel: Kernel, capsys: Capture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "check", failing(AssertionError("printing needs no root")))
     macros, stubs = printed(capsys, "-p", "tcp", "-D", "443")
-    assert {"FOLLOW", "USE_RINGBUF"} <= macros.keys() and "WITH_DETAIL" not in macros
-    assert (macros["FILTER_L4"], macros["FILTER_DPORT"]) == ("0x6", "0x1bb")
-    assert "clone_return" in stubs
+    assert {"FOLLOW", "USE_RINGBUF"} <= macros.keys()
+    assert not {"WITH_DETAIL", "WITH_STACK", "COUNT_HITS"} & macros.keys()
+    assert (macros["FILTER_L4"], macros["FILTER_DPORT_MIN"], macros["FILTER_DPORT_MAX"]) == ("0x6", "0x1bb", "0x1bb")
+    assert "function_return" in stubs
     macros, stubs = printed(capsys, "-p", "tcp", "--basic", "--detail", "--perf-buffer", "--backend", "kprobe")
     assert "WITH_DETAIL" in macros and not {"FOLLOW", "USE_RINGBUF"} & macros.keys()
-    assert not [name for name in stubs if name.startswith("clone_return")]
+    assert not [name for name in stubs if name.startswith("function_return")]
     # Each hit is matched by itself.
     assert all("match" in name.split("_") for name in stubs)
     _, stubs = printed(capsys, "-p", "tcp", "--trace-noclone")
-    assert not [name for name in stubs if name.startswith("clone_return")]
+    assert not [name for name in stubs if name.startswith("function_return")]
+
+
+@pytest.mark.parametrize(
+    ("words", "with_detail"),
+    [("id,if,netns,group", False), ("cpu", True), ("pid", True), ("mark", True), ("len", True), ("id,len", True)],
+)
+def test_columns_are_asked_of_the_kernel_only_where_it_must_tell(
+    kernel: Kernel, capsys: Capture[str], words: str, with_detail: bool
+) -> None:
+    macros, _ = printed(capsys, "-p", "tcp", "-o", words)
+    assert ("WITH_DETAIL" in macros) == with_detail
+
+
+def test_wishes_for_traces_reach_the_program(kernel: Kernel, capsys: Capture[str]) -> None:
+    kprobe = ("--backend", "kprobe", "-p", "udp")
+    for options in (("--trace-stack", "udp_rcv"), ("--stack",)):
+        macros, stubs = printed(capsys, *kprobe, *options)
+        assert "WITH_STACK" in macros and any(name.endswith("_stack") for name in stubs)
+        # With cookies the stub does not say so.
+        macros, _ = printed(capsys, "-p", "udp", *options)
+        assert "WITH_STACK" in macros
+    _, stubs = printed(capsys, *kprobe, "--ret")
+    assert any("returns" in name.split("_") for name in stubs) and "function_return" in stubs
+    _, stubs = printed(capsys, *kprobe, "--trace-free", "udp_rcv")
+    assert [name for name in stubs if "ends" in name.split("_")] == ["kprobe_ends"]
+    _, stubs = printed(capsys, *kprobe, "--trace-matcher", "udp_rcv")
+    assert [name for name in stubs if "match" in name.split("_")] == ["kprobe_match"]
+    macros, _ = printed(capsys, "-p", "udp", "--func-stats")
+    assert "COUNT_HITS" in macros
+
+
+EXPECTED = {
+    "FILTER_SADDR_M0": 0xFF, "FILTER_SPORT_MIN": 7, "FILTER_SPORT_MAX": 9, "FILTER_TCP_FLAGS": 0x12,
+    "FILTER_TCP_FLAGS_EXACT": 1, "FILTER_LEN_MIN": 100, "FILTER_TGID": 42, "FILTER_NETNS": 0xF0000001,
+    "FILTER_MARK": 2, "FILTER_MARK_MASK": 3, "FILTER_INNER": 1, "MIN_LATENCY_NS": 1_000_000, "RATE_LIMIT": 5,
+    "FILTER_PCAP": 1,
+}  # fmt: skip
+
+
+def test_conditions_reach_the_program(
+    kernel: Kernel, capsys: Capture[str], monkeypatch: pytest.MonkeyPatch, libpcap: None
+) -> None:
+    monkeypatch.setattr(cli.netns, "current", lambda: 0xF0000001)
+    monkeypatch.setattr(cli.netns, "resolve", {"blue": 0xF0000002}.__getitem__)
+    macros, _ = printed(
+        capsys, "--saddr", "10.0.0.0/8", "--sport", "7-9", "--tcp-flags", "SA!", "--pkt-len", "100", "--pid", "42",
+        "--comm", "curl", "--netns-current", "--iface", "eth0", "--mark", "2/3", "--inner", "--min-latency", "1ms",
+        "--rate-limit", "5", "tcp", "port", "80",
+    )  # fmt: skip
+    found = {name: int(value, 0) for name, value in macros.items()}
+    assert {name: found.get(name) for name in EXPECTED} == EXPECTED
+    assert {f"FILTER_{name}_W0" for name in ("SADDR", "COMM", "IFNAME")} <= macros.keys()
+    macros, _ = printed(capsys, "--netns", "blue")
+    assert int(macros["FILTER_NETNS"], 0) == 0xF0000002
+
+
+def test_the_filter_is_printed_without_asking_the_kernel(no_kernel: None, capsys: Capture[str]) -> None:
+    assert cli.main(["-p", "udp", "-D", "53", "--print-filter"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.splitlines() == ["FILTER_PORTS 0x1", "FILTER_DPORT_MIN 0x35", "FILTER_DPORT_MAX 0x35", "FILTER_L4 0x11"]
+    assert cli.main(["--print-filter"]) == 0
+    assert capsys.readouterr().out == "no condition: all packets match\n"
+
+
+def test_the_expression_is_printed_as_what_it_became(
+    no_kernel: None, capsys: Capture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    l2 = record_pcap.load()["arp"][0]
+    forms = (l2._replace(listing="(000) ldh [12]\n(001) ret #0"), pcap.Form((), "no link layer"))
+    monkeypatch.setattr(pcap, "compile_expression", {"arp": forms}.__getitem__)
+    assert cli.main(["--print-filter", "arp"]) == 0
+    out, _ = capsys.readouterr()
+    assert out.startswith("FILTER_PCAP 0x1\n")
+    assert "(000) ldh [12]" in out and "none match: no link layer" in out
+
+
+def test_types_of_the_users_choice(monkeypatch: pytest.MonkeyPatch, kernels: dict[str, Kernel]) -> None:
+    asked: list[Any] = []
+
+    def kernel(**options: Any) -> Kernel:
+        asked.append(options["btf"])
+        return kernels["6.12"]
+
+    monkeypatch.setattr(cli, "Kernel", kernel)
+    for options in ([], ["--btf-path", "types/vmlinux"]):
+        assert cli.main(["-p", "icmp", "--print-bpf", *options]) == 0
+    assert asked == [None, Path("types/vmlinux")]
+
+
+def test_a_run_that_could_match_nothing_is_refused(
+    kernels: dict[str, Kernel], kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: Capture[str]
+) -> None:
+    monkeypatch.setattr(cli, "_run", failing(AssertionError("it ran")))
+    monkeypatch.setattr(cli, "Kernel", lambda **_: kernels["5.10"])
+    # New in Linux 5.15.
+    assert cli.main(["-t", "qdisc_enqueue"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == (
+        "nettrace: none of the traces where packets would be matched exists on this kernel: "
+        "qdisc_enqueue: this kernel has no tracepoint qdisc:qdisc_enqueue\n"
+    )
 
 
 def test_chosen_traces_and_what_ends_packets(kernel: Kernel, capsys: Capture[str]) -> None:
@@ -234,7 +360,7 @@ def test_chosen_traces_and_what_ends_packets(kernel: Kernel, capsys: Capture[str
     assert stubs == ["kprobe_match"]
     _, stubs = printed(capsys, "-t", " udp_rcv ,", "--backend", "kprobe")
     # What ends packets is attached too, but takes no packet up.
-    assert {"kprobe_match", "kprobe_frees", "clone_return"} <= set(stubs)
+    assert {"kprobe_match", "kprobe_frees", "function_return"} <= set(stubs)
     assert [name for name in stubs if "match" in name] == ["kprobe_match"]
     assert any(name.startswith("drop_") for name in stubs)
     # Where functions can have cookies, one program serves them all.
@@ -246,11 +372,11 @@ def test_kprobe_multi_where_there_is_none(
     kernels: dict[str, Kernel], kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: Capture[str]
 ) -> None:
     used: list[bool] = []
-    monkeypatch.setattr(cli, "_run", lambda *arguments: used.append(arguments[4]) or 0)
+    monkeypatch.setattr(cli, "_run", lambda *arguments: used.append(arguments[6]) or 0)
     for backend in ("auto", "kprobe", "kprobe-multi"):
         assert cli.main(["-p", "icmp", "--backend", backend]) == 0
     assert used == [True, False, True]
-    monkeypatch.setattr(cli, "Kernel", lambda: kernels["5.10"])
+    monkeypatch.setattr(cli, "Kernel", lambda **_: kernels["5.10"])
     for backend in ("auto", "kprobe"):
         assert cli.main(["-p", "icmp", "--backend", backend]) == 0
     assert used[3:] == [False, False]
@@ -278,13 +404,6 @@ def test_the_module_runs_and_ends_with_the_status() -> None:
     )
     assert done.returncode == 2
     assert (done.stdout, done.stderr) == (b"", b"nettrace: -c needs a whole number above 0, not '0'\n")
-
-
-def test_locations_of_drops(kernel: Kernel) -> None:
-    address = kernel.symbols.address("ip_rcv")
-    assert address is not None
-    assert cli._location(kernel, address + 0x1C) == "ip_rcv+0x1c"
-    assert cli._location(kernel, 0x1234) == "0x1234"
 
 
 HANGING_END = """

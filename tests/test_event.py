@@ -17,18 +17,40 @@ SIZES = {"u8": 1, "u16": 2, "u32": 4, "u64": 8}
 PLACES = {
     "record": {
         "packet_id": 0, "record_id": 8, "parent_id": 16, "skb": 24, "sequence": 32, "cpu": 36, "slots": 38,
-        "slots_before": 40, "children": 44, "flags": 46, "place": 47, "": 48,
+        "slots_before": 40, "children": 44, "flags": 46, "place": 47, "calls": 48, "unused": 50, "": 56,
     },
-    "step": {"time_ns": 0, "where": 8, "unused": 12, "kind": 14, "slots": 15, "": 16},
+    "step": {"time_ns": 0, "where": 8, "number": 12, "kind": 14, "slots": 15, "": 16},
     "packet": {
         "length": 0, "vlan_tci": 4, "l3_protocol": 6, "l4_protocol": 8, "flags": 9, "fragment_offset": 10,
-        "l3_length": 12, "kind": 14, "slots": 15, "saddr": 16, "daddr": 32, "l4": 48, "": 64,
+        "l3_length": 12, "kind": 14, "slots": 15, "saddr": 16, "daddr": 32, "l4": 48, "tunnel_id": 64,
+        "vlan_tci2": 68, "gso_size": 70, "gso_segs": 72, "tunnel": 74, "unused": 75, "": 80,
     },
+    "device": {"ifindex": 0, "netns": 4, "unused": 8, "unused2": 12, "kind": 14, "slots": 15, "name": 16, "": 32},
     "detail": {
-        "pid": 0, "ifindex": 4, "netns": 8, "cpu": 12, "kind": 14, "slots": 15, "comm": 16, "ifname": 32, "": 48,
+        "pid": 0, "tgid": 4, "mark": 8, "cpu": 12, "kind": 14, "slots": 15, "comm": 16, "socket": 32, "length": 40,
+        "unused": 44, "": 48,
     },
     "drop": {"location": 0, "reason": 8, "unused": 12, "kind": 14, "slots": 15, "": 16},
+    "return_": {
+        "value": 0, "unused": 8, "number": 12, "kind": 14, "slots": 15, "time_ns": 16, "unused2": 24, "": 32,
+    },
+    "stack": {"unused": 0, "bytes": 8, "unused2": 12, "kind": 14, "slots": 15, "frames": 16, "": 272},
 }  # fmt: skip
+
+# Likewise the numbers that C and Python must agree on.
+CONSTANTS = {
+    "SLOT_BYTES": 16, "PLACES": 3, "STACK_FRAMES": 32, "NO_REASON": 0xFFFFFFFF,
+    "KIND_STEP": 1, "KIND_STEP_TRACEPOINT": 2, "KIND_PACKET": 3, "KIND_DETAIL": 4, "KIND_DROP": 5, "KIND_INNER": 6,
+    "KIND_DEVICE": 7, "KIND_RETURN": 8, "KIND_STACK": 9,
+    "RECORD_FREED": 1, "RECORD_SINGLE": 2, "RECORD_DELIVERED": 4, "RECORD_RETURNED": 8,
+    "PACKET_HAS_L4": 1, "PACKET_FRAGMENT": 2, "PACKET_FROM_SOCKET": 4,
+    "TUNNEL_IP": 1, "TUNNEL_GRE": 2, "TUNNEL_VXLAN": 3, "TUNNEL_GENEVE": 4, "TUNNEL_ICMP": 5,
+}  # fmt: skip
+COUNTERS = [
+    "LOST_MESSAGES", "LOST_PACKETS", "MISSED", "UNTRACKED", "MATCHED", "CLONED", "FREED", "REUSED",
+    "IDS_0", "IDS_1", "IDS_2", "IDS_3", "MESSAGES_0", "MESSAGES_1", "MESSAGES_2", "MESSAGES_3",
+    "SHORT", "OVER_RATE", "CALLS_LOST",
+]  # fmt: skip
 LAYOUTS = {layout.name: layout for layout in event.LAYOUTS}
 ITEMS = [name for name in PLACES if name != "record"]
 
@@ -62,7 +84,7 @@ def test_a_c_compiler_puts_the_members_where_they_must_be(name: str) -> None:
 @pytest.mark.parametrize("name", PLACES)
 def test_python_reads_each_member_from_its_place(name: str) -> None:
     layout = LAYOUTS[name]
-    raw = bytes(range(1, layout.size + 1))
+    raw = bytes(at % 251 for at in range(layout.size))
     values = layout.struct.unpack(raw)
     assert len(values) == len(layout.fields)
     for (kind, member, count), value in zip(c_members(layout), values):
@@ -93,39 +115,59 @@ def test_a_real_c_compiler_agrees(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ITEMS)
 def test_items_are_whole_slots_and_their_first_one_ends_alike(name: str) -> None:
     layout = LAYOUTS[name]
-    assert event.SLOT_BYTES == 16
     assert layout.size % 16 == 0
     places = natural_places(layout)
     assert (places["kind"], places["slots"]) == (14, 15)
-    assert {member: kind for kind, member, _ in c_members(layout)}["kind"] == "u8"
-    # The C side reads addresses and names as words of eight bytes.
-    for kind, member, count in c_members(layout):
-        assert count == 1 or (kind, count, places[member] % 8) == ("u8", 16, 0)
+    members = {member: (kind, count) for kind, member, count in c_members(layout)}
+    assert members["kind"] == members["slots"] == ("u8", 1)
+    # The C side copies and compares addresses, names and stacks as words of eight bytes.
+    for member, (kind, count) in members.items():
+        assert count == 1 or member == "unused" or (SIZES[kind] * count % 16, places[member] % 8) == (0, 0)
+
+
+@pytest.mark.parametrize("name", ITEMS)
+def test_a_slot_count_fits_its_byte(name: str) -> None:
+    assert LAYOUTS[name].size // 16 < 256
 
 
 def test_the_log_begins_aligned_behind_the_record() -> None:
-    assert natural_places(event.RECORD)[""] % event.SLOT_BYTES == 0
+    # As the items have members of eight bytes, and the log is an array of the items' smallest in C.
+    assert natural_places(event.RECORD)[""] % 8 == 0
+
+
+def defined() -> list[tuple[str, int]]:
+    """The numbers of the C text, in their order."""
+    lines = re.findall(r"^#define (\w+) (\w+)$", event.c_text(), re.MULTILINE)
+    return [(name, int(value, 0)) for name, value in lines]
 
 
 def test_constants_of_the_c_text() -> None:
-    lines = re.findall(r"^#define (\w+) (\w+)$", event.c_text(), re.MULTILINE)
-    assert len(dict(lines)) == len(lines)
-    constants = {name: int(value, 0) for name, value in lines}
-    kinds = {name: value for name, value in constants.items() if name.startswith("KIND_")}
-    assert kinds == {"KIND_STEP": 1, "KIND_STEP_TRACEPOINT": 2, "KIND_PACKET": 3, "KIND_DETAIL": 4, "KIND_DROP": 5}
-    assert constants["NO_REASON"] == 0xFFFFFFFF
-    for prefix in ("RECORD_", "PACKET_"):
-        bits = [value for name, value in constants.items() if name.startswith(prefix)]
-        # The flags are one byte each time.
-        assert bits == [1 << place for place in range(len(bits))] and len(bits) <= 8
+    assert len(dict(defined())) == len(defined())
+    assert {name: value for name, value in defined() if not name.startswith("COUNTER")} == CONSTANTS
 
 
 def test_counters_are_numbered_in_their_order() -> None:
-    text = event.c_text()
-    for index, name in enumerate(event.COUNTERS):
-        assert f"#define COUNTER_{name.upper()} {index}\n" in text
-    assert f"#define COUNTERS {len(event.COUNTERS)}\n" in text
-    assert text.count("#define COUNTER_") == len(event.COUNTERS) == len(set(event.COUNTERS))
+    counters = [(name, value) for name, value in defined() if name.startswith("COUNTER")]
+    assert counters == [
+        *((f"COUNTER_{name}", index) for index, name in enumerate(COUNTERS)),
+        ("COUNTERS", len(COUNTERS)),
+    ]  # fmt: skip
+    assert list(event.COUNTERS) == [name.lower() for name in COUNTERS]
+
+
+def test_each_place_and_what_has_none_number_for_themselves() -> None:
+    # In C: COUNTER_IDS_0 + place, where clones have the place behind the last one; likewise messages, for returns.
+    for first in ("IDS_0", "MESSAGES_0"):
+        at = COUNTERS.index(first)
+        names = COUNTERS[at : at + CONSTANTS["PLACES"] + 1]
+        assert names == [f"{first[:-1]}{place}" for place in range(CONSTANTS["PLACES"] + 1)]
+    # new_id() has two bits for the place.
+    assert CONSTANTS["PLACES"] < 4
+
+
+def test_tunnels_are_told_by_their_index() -> None:
+    assert event.TUNNELS == ("", "ip", "gre", "vxlan", "geneve", "icmp")
+    assert [CONSTANTS[f"TUNNEL_{name.upper()}"] for name in event.TUNNELS[1:]] == [1, 2, 3, 4, 5]
 
 
 def test_every_counter_is_counted_in_c_and_no_other() -> None:

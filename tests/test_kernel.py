@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # pytest 6.0 of Debian 11 does not export all the types
 
+import re
 import shutil
 from pathlib import Path
 from typing import Callable
@@ -10,7 +11,7 @@ import pytest
 
 from nettrace.btf import Param
 from nettrace.errors import KernelError
-from nettrace.kernel import Features, Field, Kernel, Symbol, Symbols, Tracepoint, check
+from nettrace.kernel import ABSENT, Features, Field, Kernel, Symbol, Symbols, Tracepoint, check
 from tests.record_kernel import VERSIONS
 
 KALLSYMS = b"""\
@@ -77,6 +78,34 @@ def test_ambiguous_names() -> None:
     assert not symbols.is_ambiguous("ip_rcv")
     assert not symbols.is_ambiguous("kept")
     assert not symbols.is_ambiguous("nosuch")
+
+
+@pytest.mark.parametrize(("name", "inlined"), [("split", True), ("iced", True), ("kept", False), ("nosuch", False)])
+def test_of_an_inlined_function_pieces_may_be_left(name: str, inlined: bool) -> None:
+    data = KALLSYMS.replace(b"iced.isra.0.cold", b"iced.isra.0.cold.7") + b"ffffffff81000d80 t kept.cold\n"
+    assert Symbols(data).is_inlined(name) == inlined
+
+
+def test_addresses_of_data() -> None:
+    data = KALLSYMS.replace(
+        b"ffffffff82000000 d console_show\n",
+        b"ffffffff82000000 d console_show\n"
+        b"ffffffff82000008 D ip_rcv\n"
+        b"ffffffff82000010 R __ksymtab_page_offset_base\n"
+        b"ffffffff82000018 D page_offset_base\n"
+        b"ffffffff82000020 B vmemmap_base\n",
+    )
+    symbols = Symbols(data)
+    assert symbols.data_address("page_offset_base") == 0xFFFFFFFF82000018
+    assert symbols.data_address("vmemmap_base") == 0xFFFFFFFF82000020
+    assert symbols.data_address("console_show") == 0xFFFFFFFF82000000
+    assert symbols.data_address("table.0") == 0xFFFFFFFF82000100
+    assert symbols.data_address("ip_rcv") == 0xFFFFFFFF82000008  # the function of that name comes first
+    for name in ("weak", "_base", "page_offset", "__per_cpu_start", "data_of_module", "nosuch"):
+        assert symbols.data_address(name) is None
+    hidden = b"\n".join(b"0" * 16 + line[16:] for line in data.splitlines()) + b"\n"
+    assert Symbols(hidden).data_address("vmemmap_base") is None
+    assert Symbols(b"").data_address("vmemmap_base") is None
 
 
 def test_addresses_and_modules() -> None:
@@ -276,6 +305,66 @@ def test_prototypes_come_from_the_kernel_and_from_loaded_modules(kernels: dict[s
         assert conntrack is not None
         assert conntrack.params[0] == Param("skb", "struct sk_buff *")
     assert kernel.prototype("nosuch") is None
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_functions_return(kernels: dict[str, Kernel], version: str) -> None:
+    assert kernels[version].return_type("nf_hook_slow") == "int"
+    assert kernels[version].return_type("skb_clone") == "struct sk_buff *"
+    assert kernels[version].return_type("consume_skb") == "void"
+    assert kernels[version].return_type("nosuch") is None
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_functions_with_a_packet_are_those_of_modules_too(kernels: dict[str, Kernel], version: str) -> None:
+    found = kernels[version].functions_with("struct sk_buff *")
+    assert (found["ip_rcv"], found["ip_output"], found["__tcp_transmit_skb"]) == (0, 2, 1)
+    assert found.get("nf_conntrack_in") == (None if version == "5.10" else 0)
+    assert "console_show" not in found
+
+
+def test_names_of_enumerators(kernels: dict[str, Kernel]) -> None:
+    names = kernels["6.12"].enum_names("nf_inet_hooks")
+    assert [names[value] for value in range(5)] == [
+        "NF_INET_PRE_ROUTING", "NF_INET_LOCAL_IN", "NF_INET_FORWARD", "NF_INET_LOCAL_OUT", "NF_INET_POST_ROUTING",
+    ]  # fmt: skip
+    assert names[5] == "NF_INET_NUMHOOKS"  # NF_INET_INGRESS has the same value
+    assert kernels["6.12"].enum_names("nosuch") == {}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_nothing_is_in_the_way_of_what_is_traceable(kernels: dict[str, Kernel], version: str) -> None:
+    for name in ("ip_rcv", "nf_conntrack_in", "__dev_queue_xmit", "xfrm_output_gso"):
+        assert kernels[version].obstacle(name) is None
+
+
+def test_what_is_in_the_way(recorded: Callable[[str], Path], tmp_path: Path) -> None:
+    shutil.copytree(recorded("7.2"), tmp_path, dirs_exist_ok=True)
+    symbols = tmp_path / "proc/kallsyms"
+    lines = re.sub(rb"(?m)^\S+ . (?:ip_output|tcp_ack)\n", b"", symbols.read_bytes())
+    symbols.write_bytes(b"ffffffff80000000 t tcp_ack.part.0\n" + lines)
+    traceable = tmp_path / "sys/kernel/tracing/available_filter_functions"
+    traceable.write_text(re.sub(r"(?m)^ip_rcv\n", "", traceable.read_text()))
+    blacklist = tmp_path / "sys/kernel/debug/kprobes/blacklist"
+    blacklist.write_text(blacklist.read_text() + "0xffffffff81000000-0xffffffff81000100\tskb_clone\n")
+    kernel = Kernel(tmp_path)
+    assert kernel.obstacle("nosuch") == ABSENT
+    assert kernel.obstacle("console_show") == "several functions of this kernel are called console_show"
+    # BTF has the one, the other left a piece.
+    assert kernel.prototype("ip_output") is not None
+    assert kernel.obstacle("ip_output") == kernel.obstacle("tcp_ack") == "inlined or left out by the compiler"
+    assert kernel.obstacle("skb_clone") == "not to be probed, says the kernel (kprobe blacklist)"
+    assert kernel.obstacle("ip_rcv") == "not to be traced, says the kernel (notrace, or declared inline)"
+    traceable.unlink()
+    assert Kernel(tmp_path).obstacle("ip_rcv") is None
+
+
+def test_a_renamed_function_of_a_module_has_its_prototype(recorded: Callable[[str], Path], tmp_path: Path) -> None:
+    shutil.copytree(recorded("6.12"), tmp_path, dirs_exist_ok=True)
+    symbols = tmp_path / "proc/kallsyms"
+    symbols.write_bytes(symbols.read_bytes().replace(b" nf_conntrack_in\t", b" nf_conntrack_in.isra.0\t"))
+    prototype = Kernel(tmp_path).prototype("nf_conntrack_in")
+    assert prototype is not None and prototype.params[0].name == "skb"
 
 
 def test_a_renamed_function_has_the_prototype_of_its_name(kernels: dict[str, Kernel]) -> None:

@@ -15,6 +15,8 @@ MODULES = sorted(SOURCES)
 # Not of Python's own library, and slow to import or not there.
 FOREIGN = ("bcc", "pyroute2", "tabulate", "yaml")
 
+# Who reads /proc and /sys.
+READERS = ("kernel", "netns", "owners")
 # Who else may speak of these paths, and why.
 ALLOWED_PATHS = {("btf", "/sys/kernel/btf/vmlinux")}  # the default of a path that kernel gives
 ALLOWED_STREAMS = {("bpf", "sys.stderr.flush")}  # before file descriptor 2 is borrowed
@@ -76,6 +78,21 @@ def test_only_yamlfile_knows_yaml() -> None:
     assert importers("yaml") == {"yamlfile"}
 
 
+def test_only_the_command_line_knows_argparse() -> None:
+    assert importers("argparse") == {"cli", "options"}
+
+
+def test_only_these_call_libraries_in_c() -> None:
+    assert importers("ctypes") == {"bpf", "btf", "pcap"}
+
+
+def test_stages_know_none_of_those_after_them() -> None:
+    # From the tree to the programs, and from their messages to the text.
+    for stages in (("tree", "plan", "source", "bpf", "run"), ("event", "decode", "lifecycle", "sinks", "run", "cli")):
+        for at, stage in enumerate(stages):
+            assert not {f".{later}" for later in stages[at + 1 :]} & imported(stage), stage
+
+
 def test_nobody_imports_cli_but_the_entry_point() -> None:
     assert importers(".cli") == {"__main__"}
     assert importers(".__main__") == set()
@@ -110,15 +127,17 @@ def strings(tree: ast.AST) -> Iterator[str]:
             yield node.value if isinstance(node.value, str) else node.value.decode("latin-1")
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if module != "kernel"])
-def test_only_kernel_reads_proc_and_sys(module: str) -> None:
-    # kernel's own paths are relative to its root.
+@pytest.mark.parametrize("module", [module for module in MODULES if module not in READERS])
+def test_only_these_read_proc_and_sys(module: str) -> None:
+    # Their own paths are relative to a root.
     found = {text for text in strings(SOURCES[module]) if text.lstrip("/").startswith(("proc/", "sys/"))}
     assert {(module, text) for text in found} <= ALLOWED_PATHS
 
 
-def test_kernel_does_read_them() -> None:
+def test_they_do_read_them() -> None:
     assert {"proc/kallsyms", "sys/kernel/btf/vmlinux"} <= set(strings(SOURCES["kernel"]))
+    assert "proc/self/ns/net" in set(strings(SOURCES["netns"]))
+    assert "proc/" in set(strings(SOURCES["owners"]))
 
 
 def dotted(node: ast.AST) -> str:

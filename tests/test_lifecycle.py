@@ -1,4 +1,7 @@
-"""Random packets with random clones, told in random parts and orders: the contexts must be those packets again."""
+"""Random packets with random clones, told in random parts and orders: the contexts must be those packets again.
+
+Some of their functions' returns are told too, each in a message of its own, before or after the record.
+"""
 
 from collections import Counter
 from typing import NamedTuple
@@ -7,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nettrace.event import Context, Event, Packet, Record
+from nettrace.event import Context, Event, Packet, Record, Return
 from nettrace.lifecycle import Lifecycle
 
 PACKET = Packet(84, 0, 0x0800, 1, 0, 0, 84, bytes(4), bytes(4), bytes(16))
@@ -19,8 +22,9 @@ class Skb(NamedTuple):
     record_id: int
     parent_id: int
     address: int
-    events: tuple[Event, ...]
+    events: tuple[Event, ...]  # with what their functions returned
     messages: tuple[Record, ...]
+    returns: tuple[Record, ...]  # messages too
 
 
 class Model(NamedTuple):
@@ -30,15 +34,27 @@ class Model(NamedTuple):
     sent: list[Record]
 
 
+def return_of(record: Record, number: int, returned: Return) -> Record:
+    """The message of a return: what its record tells of the skb is not repeated."""
+    return record._replace(
+        children=0, freed=False, slots_before=0, slots=2, events=(), calls=0, returned=((number, returned),)
+    )
+
+
 def draw_messages(
     draw: st.DrawFn, packet_id: int, record_id: int, parent_id: int, address: int, children: int, times: list[int]
-) -> tuple[Record, ...]:
+) -> Skb:
     slots = [draw(st.integers(1, 3)) for _ in times]
-    events = [Event(time_ns, f"{record_id}.{n}", address, PACKET) for n, time_ns in enumerate(times)]
+    calls = [draw(st.booleans()) for _ in times]
+    events = [Event(time_ns, f"{record_id}.{n}", address, PACKET, n) for n, time_ns in enumerate(times)]
+    returned = [
+        Return(event.time_ns + draw(st.integers(0, 30)), draw(st.integers(0, 9))) if call else None
+        for event, call in zip(events, calls)
+    ]
     cuts = sorted(draw(st.sets(st.integers(1, len(times)), max_size=3))) if times else []
     told = [*sorted(draw(st.integers(0, children)) for _ in cuts), children]
     bounds = [0, *cuts, len(times)]  # the last part is empty when there is a cut at the end
-    return tuple(
+    messages = tuple(
         Record(
             packet_id=packet_id,
             record_id=record_id,
@@ -50,8 +66,17 @@ def draw_messages(
             slots_before=sum(slots[:start]),
             slots=sum(slots[start:end]),
             events=tuple(events[start:end]),
+            calls=sum(calls[:end]),
         )
         for n, (start, end) in enumerate(zip(bounds, bounds[1:]))
+    )
+    return Skb(
+        record_id=record_id,
+        parent_id=parent_id,
+        address=address,
+        events=tuple(event._replace(returned=back) for event, back in zip(events, returned)),
+        messages=messages,
+        returns=tuple(return_of(messages[0], n, back) for n, back in enumerate(returned) if back is not None),
     )
 
 
@@ -70,10 +95,10 @@ def models(draw: st.DrawFn) -> Model:
         for record_id, parent_id in zip(tree, parents):
             times = sorted(draw(st.lists(st.integers(0, 30), max_size=4)))
             address = draw(addresses)
-            messages = draw_messages(draw, tree[0], record_id, parent_id, address, children[record_id], times)
-            events = tuple(event for message in messages for event in message.events)
-            skbs.append(Skb(record_id, parent_id, address, events, messages))
-            queues.append(list(messages))
+            skb = draw_messages(draw, tree[0], record_id, parent_id, address, children[record_id], times)
+            skbs.append(skb)
+            # A function may return long before its record is full, or on another CPU long after it was sent.
+            queues += [list(skb.messages), *([message] for message in skb.returns)]
         packets[tree[0]] = skbs
     sent = []
     while queues:
@@ -150,7 +175,7 @@ def assert_counted(lifecycle: Lifecycle, contexts: list[Context]) -> None:
 def test_all_told_is_all_complete(case: tuple[Model, list[Record]]) -> None:
     model, arrived = case
     lifecycle = Lifecycle()
-    awaited = {packet_id: sum(len(skb.messages) for skb in skbs) for packet_id, skbs in model.packets.items()}
+    awaited = Counter(record.packet_id for record in arrived)
     contexts = []
     for record in arrived:
         awaited[record.packet_id] -= 1
@@ -187,15 +212,22 @@ def test_loss_is_marked(case: tuple[Model, list[Record]], data: st.DataObject) -
     broken = {arrived[n].packet_id for n in lost}
     lifecycle = Lifecycle(idle_ns=100)
     at_once = [context for record in kept for context in lifecycle.push(record)]
-    # Times are at most 30, so all that is open is idle at 130.
-    rest = lifecycle.expire(130) if data.draw(st.booleans()) else lifecycle.close()
+    # Times are at most 60, so all that is open is idle at 160.
+    rest = lifecycle.expire(160) if data.draw(st.booleans()) else lifecycle.close()
     assert lifecycle.open_contexts == 0
     contexts = at_once + rest
-    assert sorted(context.packet_id for context in contexts) == sorted({record.packet_id for record in kept})
+    # Of the others nothing came, or nothing but returns.
+    assert sorted(context.packet_id for context in contexts) == sorted({r.packet_id for r in kept if not r.returned})
     assert traces(contexts) == Counter(event.trace for record in kept for event in record.events)
     assert {context.packet_id for context in at_once} == set(model.packets) - broken
     for context in at_once:
         assert_equals_truth(context, model.packets[context.packet_id])
+    returns = {(record.record_id, *returned) for record in kept for returned in record.returned}
+    found = [event for context in contexts for event in context.events if event.returned is not None]
+    assert {(int(event.trace.partition(".")[0]), event.number, event.returned) for event in found} <= returns
+    events = {event.trace for record in kept for event in record.events}
+    assert len(found) == sum(f"{record_id}.{number}" in events for record_id, number, _ in returns)
+    assert lifecycle.late == 0
     for context in rest:
         assert context.unfinished or context.missing
         assert {owners(model)[event.trace] for event in context.events} <= {context.packet_id}
@@ -272,12 +304,24 @@ NAMES = {A: "a", B: "b", C: "c"}
 
 
 def record(
-    record_id: int, *times: int, parent: int = 0, children: int = 0, freed: bool = True, before: int = 0
+    record_id: int, *times: int, parent: int = 0, children: int = 0, freed: bool = True, before: int = 0, calls: int = 0
 ) -> Record:
     """A record of packet A; its skb's address is its id in hundreds."""
     skb = record_id * 100
-    events = tuple(Event(time_ns, f"{NAMES[record_id]}{time_ns}", skb, PACKET) for time_ns in times)
-    return Record(A, record_id, parent, skb, children, freed, False, before, len(times), events)
+    events = tuple(
+        Event(time_ns, f"{NAMES[record_id]}{time_ns}", skb, PACKET, before + n) for n, time_ns in enumerate(times)
+    )
+    return Record(A, record_id, parent, skb, children, freed, False, before, len(times), events, calls)
+
+
+def returned(record_id: int, number: int, value: int, time_ns: int = 50, parent: int = 0) -> Record:
+    """The message of a return, of the step with that number."""
+    return return_of(record(record_id, parent=parent), number, Return(time_ns, value))
+
+
+def values(context: Context) -> str:
+    """What returned what."""
+    return " ".join(f"{event.trace}={event.returned.value}" for event in context.events if event.returned is not None)
 
 
 def path(context: Context) -> str:
@@ -454,3 +498,140 @@ def test_a_storm_of_clones_is_cut() -> None:
     assert len(contexts[0].events) == 100
     assert lifecycle.evicted == 1
     assert lifecycle.late == 900
+
+
+def test_a_return_is_waited_for() -> None:
+    lifecycle = Lifecycle()
+    assert lifecycle.push(record(A, 1, 2, 3, calls=1)) == []
+    (context,) = lifecycle.push(returned(A, 1, 7, time_ns=9))
+    assert path(context) == "a1 a2 a3"
+    assert [event.returned for event in context.events] == [None, Return(9, 7), None]
+    assert (context.unfinished, context.missing) == (False, False)
+    assert lifecycle.events == 3
+
+
+def test_a_return_may_come_before_the_record() -> None:
+    lifecycle = Lifecycle()
+    assert lifecycle.push(returned(A, 0, 7)) == []
+    assert lifecycle.push(returned(A, 2, 8)) == []
+    (context,) = lifecycle.push(record(A, 1, 2, 3, calls=2))
+    assert values(context) == "a1=7 a3=8"
+    assert (context.unfinished, context.missing) == (False, False)
+
+
+def test_a_return_is_of_a_step_in_any_part_of_the_record() -> None:
+    lifecycle = Lifecycle()
+    assert lifecycle.push(record(A, 3, 4, before=2, calls=2)) == []
+    assert lifecycle.push(returned(A, 1, 7)) == []
+    assert lifecycle.push(record(A, 1, 2, freed=False, calls=1)) == []
+    (context,) = lifecycle.push(returned(A, 3, 8))
+    assert values(context) == "a2=7 a4=8"
+    assert not context.missing
+
+
+def test_steps_of_a_clone_have_numbers_of_their_own() -> None:
+    lifecycle = Lifecycle()
+    lifecycle.push(returned(B, 0, 8, parent=A))
+    lifecycle.push(returned(A, 0, 7))
+    lifecycle.push(record(A, 1, 5, children=1, calls=1))
+    (context,) = lifecycle.push(record(B, 3, parent=A, calls=1))
+    assert path(context) == "a1 b3 a5"
+    assert values(context) == "a1=7 b3=8"
+    assert (context.unfinished, context.missing) == (False, False)
+
+
+def test_the_last_return_of_a_clone_completes_the_packet() -> None:
+    lifecycle = Lifecycle()
+    lifecycle.push(record(A, 1, children=1))
+    assert lifecycle.push(record(B, 3, parent=A, calls=1)) == []
+    (context,) = lifecycle.push(returned(B, 0, 8, parent=A))
+    assert values(context) == "b3=8"
+    assert not context.missing
+
+
+def test_a_return_that_never_comes_is_missing_not_unfinished() -> None:
+    lifecycle = Lifecycle(idle_ns=100)
+    lifecycle.push(record(A, 1, 2, calls=2))
+    lifecycle.push(returned(A, 0, 7, time_ns=3))
+    assert lifecycle.expire(102) == []
+    (context,) = lifecycle.expire(103)
+    assert values(context) == "a1=7"
+    assert (context.unfinished, context.missing) == (False, True)
+
+
+def test_a_return_more_than_was_told_of_is_a_sign_of_loss() -> None:
+    lifecycle = Lifecycle()
+    lifecycle.push(returned(A, 1, 8))
+    assert lifecycle.push(record(A, 1)._replace(slots_before=0, freed=False)) == []
+    (context,) = lifecycle.expire(10**12)
+    assert context.missing
+
+
+def test_a_packet_whose_function_returns_is_not_idle() -> None:
+    lifecycle = Lifecycle(idle_ns=100)
+    lifecycle.push(record(A, 1, calls=2))
+    lifecycle.push(returned(A, 0, 7, time_ns=90))
+    assert lifecycle.expire(189) == []
+    assert len(lifecycle.expire(190)) == 1
+
+
+def test_a_late_return_is_counted_and_no_more() -> None:
+    lifecycle = Lifecycle(idle_ns=100)
+    lifecycle.push(record(A, 1, calls=1))
+    assert len(lifecycle.expire(200)) == 1
+    before = (lifecycle.finished, lifecycle.unfinished, lifecycle.missing, lifecycle.events)
+    assert lifecycle.push(returned(A, 0, 7)) == []
+    assert lifecycle.push(returned(B, 0, 7, parent=A)) == []
+    assert lifecycle.late == 2
+    assert lifecycle.open_contexts == 0
+    assert lifecycle.close() == []
+    assert (lifecycle.finished, lifecycle.unfinished, lifecycle.missing, lifecycle.events) == before == (1, 0, 1, 1)
+
+
+@pytest.mark.parametrize("expired", [True, False])
+@pytest.mark.parametrize("of", [A, B])
+def test_of_a_packet_that_only_returned_nothing_is_shown(of: int, expired: bool) -> None:
+    lifecycle = Lifecycle()
+    assert lifecycle.push(returned(of, 0, 7)) == []
+    assert lifecycle.open_contexts == 1
+    assert (lifecycle.expire(10**12) if expired else lifecycle.close()) == []
+    assert lifecycle.open_contexts == 0
+    assert (lifecycle.finished, lifecycle.unfinished, lifecycle.missing, lifecycle.events) == (0, 0, 0, 0)
+
+
+def test_what_only_returned_makes_room_without_being_shown() -> None:
+    lifecycle = Lifecycle(max_contexts=1)
+    lifecycle.push(returned(A, 0, 7))
+    assert lifecycle.push(record(B, 2, freed=False)._replace(packet_id=B)) == []
+    assert (lifecycle.evicted, lifecycle.unfinished) == (1, 0)
+    # What it was of comes late: it has lost its return.
+    (context,) = lifecycle.push(record(A, 1, calls=1))
+    assert (context.unfinished, context.missing, values(context)) == (False, True, "")
+
+
+def test_a_repeated_return_is_ignored() -> None:
+    lifecycle = Lifecycle(max_messages=2)
+    lifecycle.push(returned(A, 0, 7))
+    for _ in range(5):
+        assert lifecycle.push(returned(A, 0, 9)) == []
+    assert lifecycle.duplicates == 5
+    (context,) = lifecycle.push(record(A, 1, calls=1))
+    assert values(context) == "a1=7"
+
+
+def test_returns_count_as_messages_for_the_bound() -> None:
+    lifecycle = Lifecycle(max_messages=3)
+    lifecycle.push(record(A, 1, freed=False, calls=2))
+    lifecycle.push(returned(A, 0, 7))
+    (context,) = lifecycle.push(returned(A, 1, 8))
+    assert context.unfinished
+    assert lifecycle.evicted == 1
+
+
+def test_without_joining_returns_are_of_their_skb() -> None:
+    lifecycle = Lifecycle(join_clones=False)
+    assert lifecycle.push(returned(B, 0, 8, parent=A)) == []
+    assert lifecycle.push(record(A, 1, children=1, calls=1)) == []
+    (clone,) = lifecycle.push(record(B, 3, parent=A, calls=1))
+    (first,) = lifecycle.push(returned(A, 0, 7))
+    assert [(context.packet_id, values(context)) for context in (clone, first)] == [(B, "b3=8"), (A, "a1=7")]

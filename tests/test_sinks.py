@@ -2,200 +2,38 @@
 
 import io
 import os
-import struct
 import time
-from collections.abc import Iterator
-from socket import AF_INET, AF_INET6, inet_pton
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from typing import Any, Optional
 
 import pytest
 
-from nettrace.event import Context, Detail, Drop, Event, Packet
-from nettrace.plan import Plan, Probe, Program, Skipped
-from nettrace.sinks import Summary, Text, packet_text, tree_text
-from nettrace.tree import Group, Trace, Tree
+from nettrace.event import Context, Detail, Device, Drop, Event, Packet, Return
+from nettrace.kernel import Symbol
+from nettrace.packets import packet_text
+from nettrace.sinks import COLUMNS, Display, Lookups, Summary, Text, stats_text, wants_colour
 
-IP, ARP, RARP, IPV6 = 0x0800, 0x0806, 0x8035, 0x86DD
-ICMP, TCP, UDP, GRE, ESP, AH, ICMPV6 = 1, 6, 17, 47, 50, 51, 58
-HAS_L4, FRAGMENT, FROM_SOCKET = 1, 2, 4
+from .headers import FROM_SOCKET, IP, PING, PING_TEXT, TCP, UDP, packet, ports, tcp
 
+NETNS = {11: "left", 12: "right"}
+OWN = 4026531840
 
-def packet(
-    protocol: int,
-    l4_protocol: int = 0,
-    l4: Optional[bytes] = None,
-    *,
-    source: str = "10.0.0.1",
-    target: str = "10.0.0.2",
-    flags: int = 0,
-    vlan_tci: int = 0,
-    fragment_offset: int = 0,
-) -> Packet:
-    """A packet; with l4, which is filled up with zeros, it has a transport header."""
-    family = AF_INET6 if protocol == IPV6 else AF_INET
-    return Packet(
-        length=98, vlan_tci=vlan_tci, l3_protocol=protocol, l4_protocol=l4_protocol,
-        flags=flags | (0 if l4 is None else HAS_L4), fragment_offset=fragment_offset, l3_length=84,
-        saddr=inet_pton(family, source), daddr=inet_pton(family, target), l4=(l4 or b"").ljust(16, b"\0"),
-    )  # fmt: skip
-
-
-def ipv6(l4_protocol: int, l4: Optional[bytes] = None, **more: Any) -> Packet:
-    return packet(IPV6, l4_protocol, l4, source="2001:db8::1", target="fe80::2", **more)
-
-
-def tcp(flags: int, *, seq: int = 1, ack: int = 2) -> bytes:
-    # The header length is in the upper four bits.
-    return struct.pack(">HHIIH", 40000, 443, seq, ack, 0x5000 | flags)
-
-
-def ports(sport: int, dport: int) -> bytes:
-    return struct.pack(">HH", sport, dport)
-
-
-def icmp(kind: int, code: int = 0, ident: int = 0x1234, sequence: int = 7) -> bytes:
-    return struct.pack(">BBHHH", kind, code, 0, ident, sequence)
-
-
-def arp(operation: int) -> bytes:
-    return struct.pack(">H6s6s", operation, bytes.fromhex("02abcdef0001"), bytes.fromhex("020000000002"))
-
-
-PING = packet(IP, ICMP, icmp(8))
-PING_TEXT = "ICMP: 10.0.0.1 -> 10.0.0.2 ping request, seq: 7, id: 4660"
-
-
-@pytest.mark.parametrize(
-    ("bits", "letters"),
-    [
-        (0x02, "S"), (0x12, "SA"), (0x10, "A"), (0x18, "AP"), (0x04, "R"), (0x14, "AR"), (0x01, "F"), (0x11, "AF"),
-        (0x19, "APF"), (0x1F, "SAPRF"), (0x20, "U"), (0x40, "E"), (0x80, "C"), (0xFF, "SAPRFUEC"), (0xC2, "SEC"),
-        (0x00, ""),
-    ],
-)  # fmt: skip
-def test_tcp(bits: int, letters: str) -> None:
-    text = packet_text(packet(IP, TCP, tcp(bits, seq=4294967295, ack=0)))
-    assert text == f"TCP: 10.0.0.1:40000 -> 10.0.0.2:443 seq:4294967295, ack:0, flags:{letters}"
-
-
-@pytest.mark.parametrize(
-    ("what", "text"),
-    [
-        (packet(IP, UDP, ports(53, 65535)), "UDP: 10.0.0.1:53 -> 10.0.0.2:65535"),
-        (packet(IP, 136, ports(1, 2)), "UDPLITE: 10.0.0.1:1 -> 10.0.0.2:2"),
-        (packet(IP, 132, ports(1, 2)), "SCTP: 10.0.0.1:1 -> 10.0.0.2:2"),
-        (packet(IP, 33, ports(1, 2)), "DCCP: 10.0.0.1:1 -> 10.0.0.2:2"),
-        (packet(IP, UDP), "UDP: 10.0.0.1 -> 10.0.0.2"),
-        (packet(IP, TCP), "TCP: 10.0.0.1 -> 10.0.0.2"),
-        (packet(IP, UDP, ports(53, 80), flags=FROM_SOCKET), "UDP: 10.0.0.1:53 -> 10.0.0.2:80"),
-        (packet(IP, GRE), "GRE: 10.0.0.1 -> 10.0.0.2"),
-        (packet(IP, 4), "IPIP: 10.0.0.1 -> 10.0.0.2"),
-        (packet(IP, 2), "IGMP: 10.0.0.1 -> 10.0.0.2"),
-        (packet(IP, 41), "IPV6: 10.0.0.1 -> 10.0.0.2"),
-        (packet(IP, 253), "253: 10.0.0.1 -> 10.0.0.2"),
-        (packet(IP, ESP, struct.pack(">II", 0xC0FFEE, 16)), "ESP: 10.0.0.1 -> 10.0.0.2 spi:0xc0ffee seq:0x10"),
-        (packet(IP, AH, struct.pack(">II", 1, 0xFF)), "AH: 10.0.0.1 -> 10.0.0.2 spi:0x1 seq:0xff"),
-    ],
+KNOWN = Lookups(
+    symbol=lambda address: Symbol(f"at_{address:x}", 0x12, None, ""),
+    reason=lambda value: f"REASON_{value}",
+    returned=lambda trace, value: "" if trace == "void" else f"{trace}-{value}",
+    netns=NETNS.get,
+    own_netns=OWN,
+    owner={777: ("curl", 4242)}.get,
+    groups={"ip_rcv": "ip-in"},
+    roles={"skb_clone": "clone", "__skb_gso_segment": "segments", "consume_skb": "free", "kfree_skb": "drop"},
 )
-def test_transport_protocols(what: Packet, text: str) -> None:
-    assert packet_text(what) == text
 
 
-@pytest.mark.parametrize(
-    ("what", "text"),
-    [
-        (icmp(8), "ping request, seq: 7, id: 4660"),
-        (icmp(0), "ping reply, seq: 7, id: 4660"),
-        # RFC 8335: the sequence number has one byte, and flags follow.
-        (icmp(42, sequence=0x0701), "ping request(ext), seq: 7, id: 4660"),
-        (icmp(43, sequence=0x0744), "ping reply(ext), seq: 7, id: 4660"),
-        # Only echoes have an id and a sequence number.
-        (icmp(3, 1), "type: 3 (destination unreachable), code: 1"),
-        (icmp(11, 0), "type: 11 (time exceeded), code: 0"),
-        (icmp(5, 1), "type: 5 (redirect), code: 1"),
-        (icmp(200, 9), "type: 200, code: 9"),
-    ],
-)
-def test_icmp(what: bytes, text: str) -> None:
-    assert packet_text(packet(IP, ICMP, what)) == f"ICMP: 10.0.0.1 -> 10.0.0.2 {text}"
-
-
-@pytest.mark.parametrize(
-    ("what", "text"),
-    [
-        (icmp(128), "ping request, seq: 7, id: 4660"),
-        (icmp(129), "ping reply, seq: 7, id: 4660"),
-        (icmp(160, sequence=0x0701), "ping request(ext), seq: 7, id: 4660"),
-        (icmp(161, sequence=0x0744), "ping reply(ext), seq: 7, id: 4660"),
-        (icmp(135), "type: 135 (neighbour solicitation), code: 0"),
-        (icmp(2), "type: 2 (packet too big), code: 0"),
-        # Numbers that are echoes in ICMP are not in ICMPv6.
-        (icmp(8), "type: 8, code: 0"),
-        (icmp(0), "type: 0, code: 0"),
-    ],
-)
-def test_icmpv6(what: bytes, text: str) -> None:
-    assert packet_text(ipv6(ICMPV6, what)) == f"ICMPv6: 2001:db8::1 -> fe80::2 {text}"
-
-
-@pytest.mark.parametrize(
-    ("what", "text"),
-    [
-        (ipv6(TCP, tcp(0x12)), "TCP: [2001:db8::1]:40000 -> [fe80::2]:443 seq:1, ack:2, flags:SA"),
-        (ipv6(UDP, ports(53, 5353)), "UDP: [2001:db8::1]:53 -> [fe80::2]:5353"),
-        (ipv6(UDP), "UDP: 2001:db8::1 -> fe80::2"),
-        (ipv6(ESP, struct.pack(">II", 1, 2)), "ESP: 2001:db8::1 -> fe80::2 spi:0x1 seq:0x2"),
-        (ipv6(59), "no next header: 2001:db8::1 -> fe80::2"),
-        (ipv6(0), "HOPOPT: 2001:db8::1 -> fe80::2"),
-        (packet(IPV6, UDP, source="::", target="::1"), "UDP: :: -> ::1"),
-    ],
-)
-def test_ipv6(what: Packet, text: str) -> None:
-    assert packet_text(what) == text
-
-
-@pytest.mark.parametrize(
-    ("what", "text"),
-    [
-        (packet(ARP, 0, arp(1)), "ARP: who has 10.0.0.2, tell 10.0.0.1"),
-        (packet(ARP, 0, arp(2)), "ARP: 10.0.0.1 is at 02:AB:CD:EF:00:01"),
-        (packet(ARP, 0, arp(9)), "ARP: operation 9, 10.0.0.1 -> 10.0.0.2"),
-        (packet(RARP, 0, arp(3)), "RARP: operation 3, 10.0.0.1 -> 10.0.0.2"),
-        (packet(ARP), "ARP: not for IPv4 over Ethernet"),
-    ],
-)
-def test_arp(what: Packet, text: str) -> None:
-    assert packet_text(what) == text
-
-
-@pytest.mark.parametrize(
-    ("what", "text"),
-    [
-        (PING._replace(vlan_tci=0x6007), f"{PING_TEXT} vlan:7"),  # with a priority
-        (PING._replace(flags=HAS_L4 | FRAGMENT), f"{PING_TEXT} frag:0"),
-        (packet(IP, ICMP, flags=FRAGMENT, fragment_offset=1480), "ICMP: 10.0.0.1 -> 10.0.0.2 frag:1480"),
-        (
-            ipv6(UDP, flags=FRAGMENT, fragment_offset=1448, vlan_tci=4094),
-            "UDP: 2001:db8::1 -> fe80::2 frag:1448 vlan:4094",
-        ),
-        (packet(ARP, 0, arp(1), vlan_tci=7), "ARP: who has 10.0.0.2, tell 10.0.0.1 vlan:7"),
-        (packet(0x88CC), "ether protocol: 0x88cc"),
-        (packet(0x0060, vlan_tci=1), "ether protocol: 0x0060 vlan:1"),
-        (packet(0), "unknown"),
-    ],
-)
-def test_fragments_tags_and_other_protocols(what: Packet, text: str) -> None:
-    assert packet_text(what) == text
-
-
-def shown(
-    *events: Event, detail: bool = False, wall_offset_ns: Optional[int] = None, context: Optional[Context] = None
-) -> str:
+def shown(*events: Event, context: Optional[Context] = None, **display: Any) -> str:
     out = io.StringIO()
-    sink = Text(
-        out, location=lambda address: f"at-{address:x}", reason=lambda value: f"REASON_{value}", detail=detail,
-        wall_offset_ns=wall_offset_ns,
-    )  # fmt: skip
+    sink = Text(out, Display(**display), KNOWN)
     if context is None:
         sink.events(events)
     else:
@@ -223,36 +61,69 @@ def test_times_below_a_second() -> None:
     assert shown(RECEIVED._replace(time_ns=1_999)).startswith("[0.000001] ")
 
 
+ETH0 = Device(2, "eth0", OWN)
+DETAIL = Detail(cpu=3, pid=4243, tgid=4242, comm="curl", mark=0x1F, length=1514, socket=0)
+
+
 @pytest.mark.parametrize(
-    ("detail", "columns"),
+    ("detail", "device", "columns"),
     [
+        (DETAIL._replace(pid=4242), ETH0, "[cpu:3  ][2:eth0][task:curl-4242][ns:4026531840]"),
+        (DETAIL, ETH0._replace(netns=11), "[cpu:3  ][2:eth0][task:curl-4242/4243][ns:left]"),
         (
-            Detail(cpu=3, pid=4242, comm="curl", ifindex=2, ifname="eth0", netns=4026531840),
-            "[cpu:3  ][eth0 ][curl-4242][ns:4026531840]",
+            Detail(cpu=127, pid=0, tgid=0, comm="swapper/127", mark=0, length=0, socket=0), Device(0, "", 12),
+            "[cpu:127][      ][task:swapper/127-0][ns:right]",
+        ),
+        (DETAIL._replace(socket=777, comm="ksoftirqd/3"), None, "[cpu:3  ][      ][sk:curl-4242][ns:?]"),
+        # Nobody has the socket open (any more).
+        (DETAIL._replace(socket=778), Device(0, "", 0), "[cpu:3  ][      ][task:curl-4242/4243][ns:?]"),
+        (None, Device(1, "lo", 13), "[cpu:?  ][1:lo  ][task:?][ns:13]"),
+        # A process may call itself anything, and so may an interface be called.
+        (
+            Detail(cpu=0, pid=1, tgid=1, comm="a\n[\x1b[2J\x7f", mark=0, length=0, socket=0), Device(1, "e\x1b0", 11),
+            "[cpu:0  ][1:e\\x1b0][task:a\\n[\\x1b[2J\\x7f-1][ns:left]",
         ),
         (
-            Detail(cpu=127, pid=0, comm="swapper/127", ifindex=0, ifname="", netns=0),
-            "[cpu:127][     ][swapper/127-0][ns:0]",
-        ),
-        # A process may call itself anything.
-        (
-            Detail(cpu=0, pid=1, comm="a\n[\x1b[2J\x7f", ifindex=1, ifname="e\x1b0", netns=1),
-            "[cpu:0  ][e\\x1b0][a\\n[\\x1b[2J\\x7f-1][ns:1]",
-        ),
-        (
-            Detail(cpu=0, pid=1, comm="Web Cönt\u202e", ifindex=1, ifname="wlp0s20f3", netns=1),
-            "[cpu:0  ][wlp0s20f3][Web Cönt\\u202e-1][ns:1]",
+            Detail(cpu=0, pid=1, tgid=1, comm="Web Cönt\u202e", mark=0, length=0, socket=0),
+            Device(12, "wlp0s20f3", 11), "[cpu:0  ][12:wlp0s20f3][task:Web Cönt\\u202e-1][ns:left]",
         ),
     ],
-)
-def test_detail(detail: Detail, columns: str) -> None:
-    line = RECEIVED._replace(detail=detail)
+)  # fmt: skip
+def test_detail(detail: Optional[Detail], device: Optional[Device], columns: str) -> None:
+    line = RECEIVED._replace(detail=detail, device=device)
     assert shown(line, detail=True) == f"[12.000345] [0a0b0c00][ip_rcv              ]{columns} {PING_TEXT}\n"
     assert shown(line) == shown(RECEIVED)
 
 
-def test_detail_where_the_kernel_sent_none() -> None:
-    assert shown(RECEIVED, detail=True) == shown(RECEIVED)
+FULL = RECEIVED._replace(detail=DETAIL, device=ETH0)
+
+
+@pytest.mark.parametrize(
+    ("column", "text"),
+    [
+        ("id", "[0a0b0c00]"), ("cpu", "[cpu:3  ]"), ("if", "[2:eth0]"), ("netns", "[ns:4026531840]"),
+        ("pid", "[task:curl-4242/4243]"), ("group", "[ip-in   ]"), ("mark", "[mark:0x1f]"), ("len", "[len:1514]"),
+    ],
+)  # fmt: skip
+def test_a_column(column: str, text: str) -> None:
+    assert column in COLUMNS
+    assert shown(FULL, columns=(column,)) == f"[12.000345] [ip_rcv              ]{text} {PING_TEXT}\n"
+
+
+def test_columns_are_in_the_users_order() -> None:
+    line = "[12.000345] [ip_rcv              ][len:1514][2:eth0][0a0b0c00]"
+    assert shown(FULL, columns=("len", "if", "id")) == f"{line} {PING_TEXT}\n"
+
+
+def test_columns_beside_those_of_detail() -> None:
+    line = "[12.000345] [0a0b0c00][ip_rcv              ][cpu:3  ][2:eth0][task:curl-4242/4243][ns:4026531840][len:1514]"
+    assert shown(FULL, detail=True, columns=("len", "if", "id")) == f"{line} {PING_TEXT}\n"
+
+
+def test_columns_of_what_is_not_known() -> None:
+    unknown = RECEIVED._replace(trace="other", packet=PING._replace(length=98))
+    line = "[12.000345] [other               ][mark:?][len:98][        ][ns:?]"
+    assert shown(unknown, columns=("mark", "len", "group", "netns")) == f"{line} {PING_TEXT}\n"
 
 
 @pytest.fixture
@@ -275,16 +146,34 @@ def test_dates(kolkata: None) -> None:
     assert shown(RECEIVED, wall_offset_ns=offset_ns) == (
         f"[2001-09-09 07:16:40.000345] [ip_rcv              ] {PING_TEXT}\n"
     )
+    later = RECEIVED._replace(time_ns=RECEIVED.time_ns + 10**9)
+    assert [line[:21] for line in shown(RECEIVED, later, wall_offset_ns=offset_ns).splitlines()] == [
+        "[2001-09-09 07:16:40.", "[2001-09-09 07:16:41.",
+    ]  # fmt: skip
     # The sum's microseconds, not those of either.
     assert shown(RECEIVED, wall_offset_ns=offset_ns + 999_654_322).startswith("[2001-09-09 07:16:41.000000] ")
+
+
+def test_a_clock_that_is_set(kolkata: None) -> None:
+    out = io.StringIO()
+    sink = Text(out, Display(wall_offset_ns=0), KNOWN)
+    for offset_ns in (1_000_000, 1_000_001, 0):
+        sink.keep_time(offset_ns)
+        sink.events([RECEIVED])
+    # Less than a millisecond is the measurement's own doing.
+    assert [line[21:28] for line in out.getvalue().splitlines()] == ["000345]", "001345]", "000345]"]
+    sink = Text(out, Display(), KNOWN)
+    sink.keep_time(10**18)
+    sink.events([RECEIVED])
+    assert out.getvalue().endswith(shown(RECEIVED))
 
 
 @pytest.mark.parametrize(
     ("drop", "note"),
     [
-        (Drop(0xABCD, None), "*at-abcd*"),
-        (Drop(0xABCD, 2), "*reason: REASON_2, at-abcd*"),
-        (Drop(0xABCD, 0), "*reason: REASON_0, at-abcd*"),
+        (Drop(0xABCD, None), "*at_abcd+0x12*"),
+        (Drop(0xABCD, 2), "*reason: REASON_2, at_abcd+0x12*"),
+        (Drop(0xABCD, 0), "*reason: REASON_0, at_abcd+0x12*"),
     ],
 )
 def test_drops(drop: Drop, note: str) -> None:
@@ -292,18 +181,322 @@ def test_drops(drop: Drop, note: str) -> None:
     assert shown(line) == f"[12.000345] [kfree_skb           ] {PING_TEXT} {note}\n"
 
 
-def block(*events: Event, skbs: tuple[int, ...] = (SKB,), unfinished: bool = False, missing: bool = False) -> str:
-    return shown(context=Context(7, skbs, events, unfinished, missing))
+def test_a_drop_at_an_unknown_place() -> None:
+    out = io.StringIO()
+    Text(out, Display(), Lookups()).events([RECEIVED._replace(drop=Drop(0xFFFFFFFFC0ABCDEF, 2))])
+    assert out.getvalue().endswith(f"{PING_TEXT} *reason: 2, 0xffffffffc0abcdef*\n")
+
+
+@pytest.mark.parametrize(
+    ("trace", "latency", "note"),
+    [
+        ("ip_rcv", False, "*return: ip_rcv-1*"),
+        ("ip_rcv", True, "*return: ip_rcv-1 after 1.002ms*"),
+        ("void", False, "*return*"),
+        ("void", True, "*return after 1.002ms*"),
+    ],
+)
+def test_returns(trace: str, latency: bool, note: str) -> None:
+    line = RECEIVED._replace(trace=trace, returned=Return(RECEIVED.time_ns + 1_002_999, 1))
+    assert shown(line, latency=latency) == f"[12.000345] [{trace:<20}] {PING_TEXT} {note}\n"
+
+
+def test_the_return_comes_before_the_drop() -> None:
+    line = RECEIVED._replace(returned=Return(RECEIVED.time_ns, 1), drop=Drop(0xABCD, 2))
+    assert shown(line).endswith(f"{PING_TEXT} *return: ip_rcv-1* *reason: REASON_2, at_abcd+0x12*\n")
+
+
+def test_stacks() -> None:
+    first = RECEIVED._replace(stack=(0xFFFFFFFF81234567, 0xABC))
+    stack = "Call Stack:\n    -> [ffffffff81234567]at_ffffffff81234567+0x12\n    -> [abc]at_abc+0x12\n"
+    none = "Call Stack:\n    -> (no stack: the kernel could not walk it)\n"
+    line = shown(RECEIVED)
+    assert shown(first, RECEIVED) == f"{line}{stack}{line}"
+    # Those that were asked for and did not come are told.
+    assert shown(RECEIVED, first, stacks=frozenset({"ip_rcv"})) == f"{line}{none}{line}{stack}"
+    assert shown(RECEIVED, stacks=frozenset({"ip_output"})) == line
+    assert block(RECEIVED, first, stacks=frozenset({"ip_rcv"})) == f"{HEADER}{line}{none}{line}{stack}\n"
+
+
+def block(
+    *events: Event, skbs: tuple[int, ...] = (), unfinished: bool = False, missing: bool = False, **display: Any
+) -> str:
+    """A packet's block; its skbs are those of the events unless they are given."""
+    skbs = skbs or tuple(dict.fromkeys(event.skb for event in events)) or (SKB,)
+    return shown(context=Context(7, skbs, numbered(events), unfinished, missing), **display)
+
+
+def numbered(events: Sequence[Event]) -> tuple[Event, ...]:
+    """The events with their numbers among those of their skb."""
+    counts: dict[int, Iterator[int]] = {}
+    return tuple(event._replace(number=next(counts.setdefault(event.skb, count()))) for event in events)
+
+
+HEADER = "***************** 0a0b0c00 ***************\n"
+
+
+def steps(*events: Event) -> list[Event]:
+    """The events 1.0005 ms apart."""
+    return [event._replace(time_ns=event.time_ns + at * 1_000_500) for at, event in enumerate(events)]
+
+
+def body(*events: Event, **display: Any) -> list[str]:
+    """The lines of a block, those of events without their time."""
+    lines = block(*steps(*events), **display).splitlines()[1:-1]
+    return [line.partition("] ")[2] if line.startswith("[12.") else line for line in lines]
+
+
+def at(trace: str, skb: int = SKB, packet: Packet = PING, device: Optional[Device] = None, **more: Any) -> Event:
+    return Event(RECEIVED.time_ns, trace, skb, packet, device=device, **more)
 
 
 def test_a_packets_block() -> None:
-    clone = RECEIVED._replace(time_ns=12_000_400_000, trace="tpacket_rcv", skb=SKB + 0x100)
-    assert block(RECEIVED, clone, skbs=(SKB, SKB + 0x100)) == (
-        "***************** 0a0b0c00,0a0b0d00 ***************\n"
-        f"[12.000345] [ip_rcv              ] {PING_TEXT}\n"
-        f"[12.000400] [tpacket_rcv         ] {PING_TEXT}\n"
-        "\n"
+    later = RECEIVED._replace(time_ns=12_000_400_000, trace="consume_skb")
+    assert block(RECEIVED, later) == (
+        f"{HEADER}[12.000345] [ip_rcv              ] {PING_TEXT}\n[12.000400] [consume_skb         ] {PING_TEXT}\n\n"
     )
+
+
+CLONE = SKB + 0x100
+
+
+def test_a_packet_with_clones() -> None:
+    events = [at("skb_clone"), at("tpacket_rcv", CLONE), at("ip_rcv"), at("consume_skb", CLONE)]
+    assert block(*steps(*events)).startswith("***************** 0a0b0c00,0a0b0d00 ***************\n")
+    assert body(*events) == [
+        f"[skb_clone           ][a] {PING_TEXT}",
+        f"[tpacket_rcv         ][b] {PING_TEXT} *clone 0a0b0d00*",
+        f"[ip_rcv              ][a] {PING_TEXT}",
+        f"[consume_skb         ][b] {PING_TEXT}",
+    ]
+    # Where the columns tell the skb, no letter has to.
+    assert body(*events, columns=("id",))[1] == f"[tpacket_rcv         ][0a0b0d00] {PING_TEXT} *clone 0a0b0d00*"
+    assert "[b]" not in block(*events, detail=True)
+
+
+def test_the_letter_comes_before_the_columns() -> None:
+    events = [at("skb_clone", detail=DETAIL), at("tpacket_rcv", CLONE, detail=DETAIL)]
+    assert body(*events, columns=("cpu",))[0] == f"[skb_clone           ][a][cpu:3  ] {PING_TEXT}"
+
+
+def test_segments() -> None:
+    events = [at("skb_clone"), at("__skb_gso_segment"), at("ip_output"), at("ip_output", CLONE), at("x", CLONE + 256)]
+    notes = [line.partition(" *")[2] for line in body(*events)]
+    assert notes == ["", "", "", "segment 0a0b0d00*", "segment 0a0b0e00*"]
+
+
+def test_many_skbs() -> None:
+    events = [at("skb_clone", SKB + at_ * 256) for at_ in range(28)]
+    letters = [line.partition("][")[2].partition("]")[0] for line in body(*events)]
+    assert letters == [*"abcdefghijklmnopqrstuvwxyz", "aa", "ab"]
+
+
+L0, R0 = Device(5, "l0", 11), Device(7, "r0", 12)
+
+
+def test_where_a_packet_goes() -> None:
+    events = [
+        at("ip_output", device=L0), at("veth_xmit", device=L0), at("ip_rcv", device=R0._replace()), at("x", device=R0),
+        at("x", device=None), at("x", device=ETH0), at("x", device=Device(9, "vlan7", OWN)), at("x", device=L0),
+        at("x", device=Device(7, "x0", 13)),
+    ]  # fmt: skip
+    assert [line for line in body(*events) if line.startswith(" ")] == [
+        "    ~ l0@left",
+        "    ~ l0@left -> r0@right",
+        "    ~ r0@right -> eth0",
+        "    ~ eth0 -> vlan7",
+        "    ~ vlan7 -> l0@left",
+        "    ~ l0@left -> x0@13",
+    ]
+    assert [number for number, line in enumerate(body(*events)) if line.startswith(" ")] == [0, 3, 7, 9, 11, 13]
+    assert not [line for line in body(*events, detail=True) if line.startswith(" ")]
+    assert [line for line in body(*events, columns=("if",)) if line.startswith(" ")]
+    # Single hits are not part of a way.
+    assert "~" not in shown(*events)
+
+
+@pytest.mark.parametrize(
+    ("devices", "moves"),
+    [
+        # A local packet gets its device on the way down: that is told, its beginning is not.
+        ([Device(0, "", 11), L0], ["~ l0@left"]),
+        ([Device(0, "", 11), Device(0, "", 11)], ["~ @left"]),
+        ([Device(0, "", OWN)], []),
+        ([Device(0, "", 0)], []),
+        # In the socket's queue it has none any more: it is still there.
+        ([L0, Device(0, "", 11), L0], ["~ l0@left"]),
+        ([L0, Device(0, "", 12)], ["~ l0@left", "~ l0@left -> @right"]),
+        ([L0, Device(0, "", OWN)], ["~ l0@left", f"~ l0@left -> @{OWN}"]),
+        ([Device(0, "", 11), R0], ["~ @left", "~ @left -> r0@right"]),
+        ([Device(0, "", OWN), R0], [f"~ @{OWN} -> r0@right"]),
+        ([Device(4, "ev\x1bil", 11)], ["~ ev\\x1bil@left"]),
+    ],
+)
+def test_places_without_a_device(devices: list[Device], moves: list[str]) -> None:
+    lines = body(*(at("x", device=device) for device in devices))
+    assert [line.strip() for line in lines if line.startswith(" ")] == moves
+
+
+def test_clones_go_their_own_ways() -> None:
+    other = Device(8, "l1", 11)
+    events = [
+        at("br_forward", device=L0), at("skb_clone", device=L0), at("x", CLONE, device=L0), at("y", device=R0),
+        at("x", CLONE, device=other), at("y", device=R0), at("z", CLONE + 256, device=L0),
+    ]  # fmt: skip
+    assert [line for line in body(*events) if line.startswith(" ")] == [
+        "    ~ [a] l0@left",
+        "    ~ [a] l0@left -> r0@right",
+        "    ~ [b] l0@left -> l1@left",
+        "    ~ [c] l0@left",
+    ]
+
+
+def test_a_clone_at_the_address_of_another() -> None:
+    before, after = packet(IP, UDP, ports(4444, 53)), packet(IP, UDP, ports(4444, 53), source="10.9.9.9")
+    events = [
+        at("skb_clone", packet=before, device=L0, number=0), at("x", CLONE, before, L0, number=0),
+        at("consume_skb", CLONE, before, L0, number=1), at("x", packet=before, device=R0, number=1),
+        at("skb_clone", packet=after, device=R0, number=2), at("x", CLONE, after, R0, number=0),
+        at("consume_skb", CLONE, after, R0, number=1), at("x", CLONE, after, L0, number=0),
+        at("consume_skb", packet=after, device=R0, number=3),
+    ]  # fmt: skip
+    text = shown(context=Context(7, (SKB, CLONE), tuple(events), False, False))
+    lines = [line.replace(packet_text(before), "B").replace(packet_text(after), "A") for line in text.splitlines()]
+    assert [line.partition("] ")[2] if line.startswith("[12.") else line for line in lines] == [
+        "***************** 0a0b0c00,0a0b0d00 ***************",
+        "    ~ [a] l0@left",
+        "[skb_clone           ][a] B",
+        "[x                   ][b] B *clone 0a0b0d00*",
+        "[consume_skb         ][b] B",
+        "    ~ [a] l0@left -> r0@right",
+        "[x                   ][a] B",
+        "[skb_clone           ][a] A *NAT: source 10.0.0.1:4444 -> 10.9.9.9:4444*",
+        "[x                   ][c] A *clone 0a0b0d00*",
+        "[consume_skb         ][c] A",
+        "    ~ [d] l0@left",
+        "[x                   ][d] A *clone 0a0b0d00*",
+        "[consume_skb         ][a] A",
+        "",
+    ]
+
+
+def test_changes_of_the_headers() -> None:
+    before, after = packet(IP, UDP, ports(4444, 53)), packet(IP, UDP, ports(4444, 53), source="10.9.9.9")
+    wrapped = packet(IP, 4, inner=after._replace(tunnel=1), l3_length=104)
+    events = [
+        at("ip_rcv", packet=before), at("ip_output", packet=after), at("x", packet=after), at("x", CLONE, before),
+        at("x", packet=wrapped), at("x", CLONE, after, drop=Drop(0xABCD, 2)),
+    ]  # fmt: skip
+    assert [line.partition(" *")[2] for line in body(*events)] == [
+        "", "NAT: source 10.0.0.1:4444 -> 10.9.9.9:4444*", "", "clone 0a0b0d00*", "encapsulated*",
+        "reason: REASON_2, at_abcd+0x12* *NAT: source 10.0.0.1:4444 -> 10.9.9.9:4444*",
+    ]  # fmt: skip
+    assert "*" not in shown(*events[:3])
+
+
+def test_headers_that_were_built_meanwhile_did_not_change() -> None:
+    before = packet(IP, TCP, tcp(2), flags=FROM_SOCKET, source="0.0.0.0")
+    assert not [line for line in body(at("x", packet=before), at("y", packet=packet(IP, TCP, tcp(2)))) if "*" in line]
+
+
+def test_tiny() -> None:
+    before, after = packet(IP, UDP, ports(4444, 53)), packet(IP, UDP, ports(4444, 53), source="10.9.9.9")
+    events = [
+        at("ip_rcv", packet=before, device=L0),
+        at("x", packet=after),
+        at("y", CLONE, after),
+        at("z", CLONE, after),
+    ]
+    assert body(*events, tiny=True) == [
+        "    ~ [a] l0@left",
+        "[ip_rcv              ][a] UDP: 10.0.0.1:4444 -> 10.0.0.2:53",
+        "[x                   ][a] *NAT: source 10.0.0.1:4444 -> 10.9.9.9:4444*",
+        "[y                   ][b] *clone 0a0b0d00*",
+        "[z                   ][b]",
+    ]
+    assert body(at("x"), at("y"), tiny=True, latency=True)[1] == "[y                   ] latency: 1.000ms"
+
+
+WAY = (at("ip_rcv"), at("ip_local_deliver"), at("kfree_skb", drop=Drop(0xABCD, None)), at("consume_skb", CLONE))
+
+
+@pytest.mark.parametrize(
+    ("way", "display", "total"),
+    [
+        (WAY[:2], {}, "1.000ms"),
+        # A packet's end is not part of its way, nor are those of its clones.
+        (WAY, {}, "1.000ms"),
+        (WAY[:3], {}, "1.000ms"),
+        (WAY, {"latency_free": True}, "3.001ms"),
+        (WAY, {"end_traces": frozenset({"kfree_skb"})}, "2.001ms"),
+        (WAY, {"end_traces": frozenset({"ip_rcv"})}, "1.000ms"),
+        (WAY[2:3], {}, "0.000ms"),
+        # Only the last ones are left out.
+        ((WAY[0], WAY[3], WAY[1]), {}, "2.001ms"),
+    ],
+)
+def test_the_time_in_all(way: tuple[Event, ...], display: dict[str, Any], total: str) -> None:
+    assert body(*way, latency=True, **display)[-1] == f"total latency: {total}"
+
+
+def test_the_time_of_a_packet_that_is_not_shown() -> None:
+    sink = Text(io.StringIO(), Display(), KNOWN)
+    assert sink.duration_ns(steps(*WAY)) == 1_000_500
+    assert sink.duration_ns(()) == 0
+
+
+def test_the_time_between_lines() -> None:
+    later = WAY[2]._replace(time_ns=RECEIVED.time_ns + 12_345_678_912)
+    assert block(WAY[0], later, latency=True, missing=True) == (
+        f"{HEADER}[12.000345] [ip_rcv              ] {PING_TEXT}\n"
+        f"[24.346024] [kfree_skb           ] {PING_TEXT} latency: 12345.678ms *at_abcd+0x12*\n"
+        "total latency: 0.000ms\n(incomplete: part of this packet's path was lost)\n\n"
+    )
+    assert "latency" not in block(latency=True)
+
+
+BOLD, RED, YELLOW, CYAN, PLAIN = "\x1b[1m", "\x1b[31m", "\x1b[33m", "\x1b[36m", "\x1b[0m"
+
+
+def test_colours() -> None:
+    events = steps(at("ip_rcv", device=L0), at("kfree_skb", CLONE, device=L0, drop=Drop(0xABCD, 2)))
+    text = block(*events, colour=True)
+    assert text.splitlines() == [
+        f"{BOLD}***************** 0a0b0c00,0a0b0d00 ***************{PLAIN}",
+        f"{CYAN}    ~ [a] l0@left{PLAIN}",
+        f"[12.000345] [ip_rcv              ][a] {PING_TEXT}",
+        f"[12.001346] {RED}[kfree_skb           ]{PLAIN}[b] {PING_TEXT}{RED} *reason: REASON_2, at_abcd+0x12*{PLAIN}"
+        f"{YELLOW} *clone 0a0b0d00*{PLAIN}",
+        "",
+    ]
+    # Nothing else but the colours is another.
+    for code in (BOLD, RED, YELLOW, CYAN, PLAIN):
+        text = text.replace(code, "")
+    assert text == block(*events)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("environ", "terminal", "file"),
+    [
+        ({}, True, False),
+        ({"TERM": "xterm", "NO_COLOR": "", "CLICOLOR_FORCE": "0"}, True, False),
+        ({"NO_COLOR": "1"}, False, False),
+        ({"NO_COLOR": "1", "CLICOLOR_FORCE": "1"}, False, False),
+        ({"CLICOLOR": "0"}, False, False),
+        ({"CLICOLOR": "1"}, True, False),
+        ({"CLICOLOR_FORCE": "1"}, True, True),
+        ({"CLICOLOR_FORCE": "1", "TERM": "dumb"}, True, True),
+        ({"TERM": "dumb"}, False, False),
+    ],
+)
+def test_who_gets_colours(environ: Mapping[str, str], terminal: bool, file: bool) -> None:
+    assert wants_colour(Terminal(), environ) is terminal
+    assert wants_colour(io.StringIO(), environ) is file
 
 
 @pytest.mark.parametrize(
@@ -339,7 +532,7 @@ class Counting(io.StringIO):
 
 def test_what_is_written_is_seen_when_the_batch_is_done() -> None:
     out = Counting()
-    sink = Text(out, location=hex, reason=str)
+    sink = Text(out, Display(), Lookups())
     sink.note("begin trace...")
     assert (out.getvalue(), out.flushes) == ("begin trace...\n", 1)
     sink.events([RECEIVED])
@@ -347,39 +540,6 @@ def test_what_is_written_is_seen_when_the_batch_is_done() -> None:
     assert out.flushes == 1
     sink.flush()
     assert out.flushes == 2
-
-
-def trace(name: str, tracepoint: Optional[str] = None) -> Trace:
-    return Trace(
-        name=name, desc=f"the packet is at {name}", group="g", functions=() if tracepoint else (name,),
-        tracepoint=tracepoint, skb=0, sk=None, deref=False, match=False, role=None, default=True,
-    )  # fmt: skip
-
-
-def test_the_tree() -> None:
-    enters, cloned, renamed, absent = trace("enters", "net:enters"), trace("cloned"), trace("renamed"), trace("absent")
-    inner = Group("inner", "below", (), (renamed, absent), default=False)
-    root = Group("all", "all traces", (Group("outer", "above", (inner,), (enters, cloned), default=True),), (), True)
-    plan = Plan(
-        probes=(
-            Probe(enters, "enters", Program("tracepoint")),
-            Probe(cloned, "cloned", Program("kprobe", clones=True)),
-            Probe(cloned, "cloned", Program("clone_return")),
-            Probe(renamed, "renamed.isra.0", Program("kprobe")),
-        ),
-        skipped=(Skipped(absent, "this kernel has no such function"),),
-        tracepoints=(enters,),
-    )
-    assert tree_text(Tree(root), plan) == (
-        "all: all traces\n"
-        "    outer: above\n"
-        "        - enters: the packet is at enters [tracepoint enters]\n"
-        "        - cloned: the packet is at cloned [function cloned]\n"
-        "        inner: below (off unless asked for)\n"
-        "            - renamed: the packet is at renamed [function renamed.isra.0]\n"
-        "            - absent: the packet is at absent [missing: this kernel has no such function]\n"
-        "3 of 4 traces can be attached on this kernel\n"
-    )
 
 
 QUIET = Summary(
@@ -408,9 +568,26 @@ QUIET = Summary(
             "3 packets not followed for want of room, 4 skbs pushed out of the tracking map, "
             "0 unfinished, 0 traces skipped",
         ),
+        (
+            {"short": 7, "over_rate": 8, "calls_lost": 9},
+            "3 packets, 40 events, 0 messages lost, 9 returns missed, 8 packets beyond the rate limit, "
+            "7 packets below the least latency, 0 unfinished, 0 traces skipped",
+        ),
     ],
 )
 def test_the_closing_line(changes: dict[str, Any], text: str) -> None:
     values = {**QUIET.__dict__, **changes}
     assert Summary(**values).text(verbose=False) == text
     assert Summary(**values).text(verbose=True) == text.replace(" (-v tells why)", "")
+
+
+def test_the_table_of_hits() -> None:
+    assert stats_text({"ip_rcv": 7, "unhit": 0, "b": 12, "a": 7, "inet6_a_function_with_a_long_name": 1}) == (
+        "function statistics:\n"
+        " b                               : 12\n"
+        " a                               : 7\n"
+        " ip_rcv                          : 7\n"
+        " inet6_a_function_with_a_long_name: 1\n"
+        "\n"
+    )
+    assert stats_text({}) == "function statistics:\n\n"

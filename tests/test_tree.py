@@ -1,7 +1,6 @@
-"""The tree: what tracer.yaml may say, how traces are selected, and the tree that is shipped."""
+"""The tree: what tracer.yaml may say, and how traces are selected."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,6 @@ import pytest
 from nettrace import tree
 from nettrace.errors import ConfigurationError, UsageError
 from nettrace.tree import Group, Trace, Tree
-
-SHIPPED = Path(__file__).parents[1] / "tracer.yaml"
 
 SMALL = """\
 desc: all traces
@@ -88,6 +85,18 @@ groups:
     assert load(tmp_path, text).default() == ()
 
 
+def test_a_single_trace_may_be_off_and_none_is_on_in_a_group_that_is_off(tmp_path: Path) -> None:
+    text = """\
+desc: a
+traces: {f: {skb: 0, desc: d}, g: {skb: 0, desc: d, default: false}}
+groups:
+  rare: {desc: b, default: false, traces: {h: {skb: 0, desc: d, default: true}}}
+"""
+    loaded = load(tmp_path, text)
+    assert names(loaded.default()) == ["f"]
+    assert names(loaded.select(["g", "rare"])) == ["g", "h"]
+
+
 def test_default(small: Tree) -> None:
     assert names(small.default()) == ["netif_receive_skb", "tcp_skb_entail", "skb_clone"]
 
@@ -137,7 +146,7 @@ def leaf(fields: str) -> str:
     [
         (leaf("skb: 0, desc: d, skbb: 1"), 3, "unknown key 'skbb'; did you mean 'skb'?"),
         (leaf("skb: 0, desc: d, xyzzy: 1"), 3, "unknown key 'xyzzy'"),
-        (leaf("skb: 0, desc: d, default: false"), 3, "unknown key 'default'"),
+        (leaf("skb: 0, desc: d, defautl: false"), 3, "unknown key 'defautl'; did you mean 'default'?"),
         (leaf("skb: 0"), 3, "'desc' is missing"),
         (leaf("skb: 0, desc: '  '"), 3, "the text is empty"),
         (leaf("skb: 0, desc: ~"), 3, "text is expected, not nothing"),
@@ -214,69 +223,6 @@ def test_not_utf8(tmp_path: Path) -> None:
     path.write_bytes(b"desc: a\ntraces: \xff\n")
     with pytest.raises(ConfigurationError, match=r"t\.yaml:2: is not UTF-8 text"):
         tree.load(path)
-
-
-@pytest.fixture(scope="module")
-def shipped() -> Tree:
-    return tree.load(SHIPPED)
-
-
-def test_shipped_places_are_unique(shipped: Tree) -> None:
-    places = [place for trace in shipped.traces() for place in trace.functions or [trace.tracepoint]]
-    assert len(places) == len(set(places))
-    found = [trace.name for trace in shipped.traces()]
-    assert len(found) == len(set(found))
-
-
-def test_shipped_roles(shipped: Tree) -> None:
-    for trace in shipped.traces():
-        if trace.role == "drop":
-            assert trace.tracepoint == "skb:kfree_skb"
-        if trace.role in ("clone", "segments"):
-            assert trace.tracepoint is None and not trace.match
-    assert {trace.role for trace in shipped.traces()} == {None, "free", "drop", "clone", "segments"}
-
-
-def test_shipped_sockets_only_where_headers_are_missing(shipped: Tree) -> None:
-    on_the_way_down = {trace.name for group in ("tcp-out", "ip-out", "ip6-out") for trace in shipped.find(group)}
-    assert {trace.name for trace in shipped.traces() if trace.sk is not None} <= on_the_way_down
-
-
-def test_shipped_matching(shipped: Tree) -> None:
-    matching = [trace for trace in shipped.traces() if trace.match]
-    # Each costs every unrelated packet that comes by a run of the filter.
-    assert len(matching) <= 19
-    assert all(trace.default for trace in matching)
-
-
-def comments_above(text: str) -> Iterator[tuple[str, str]]:
-    """Name of each trace in the file and the comment above it."""
-    comment = ""
-    for line in text.splitlines():
-        if line.lstrip().startswith("#"):
-            comment += line.strip(" #") + "\n"
-        else:
-            found = re.match(r"\s+(\w+): \{", line)
-            if found:
-                yield found[1], comment
-            comment = ""
-
-
-def test_shipped_matching_is_explained(shipped: Tree) -> None:
-    explained = dict(comments_above(SHIPPED.read_text(encoding="utf-8")))
-    assert set(explained) == {trace.name for trace in shipped.traces()}
-    for trace in shipped.traces():
-        assert trace.match == explained[trace.name].startswith("match: "), trace.name
-
-
-def test_shipped_descriptions(shipped: Tree) -> None:
-    def described() -> Iterator[tuple[str, str]]:
-        yield from ((group.name, group.desc) for group in shipped.root.all_groups())
-        yield from ((trace.name, trace.desc) for trace in shipped.traces())
-
-    for name, desc in described():
-        assert "\n" not in desc and not desc.endswith("."), name
-        assert len(desc) <= 110, name
 
 
 def test_frozen(small: Tree) -> None:

@@ -1,0 +1,237 @@
+"""The options of the command line: what there is, how the help tells of it, and what contradicts what."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn, Optional
+
+from . import __version__
+from .errors import UsageError
+from .sinks import COLUMNS
+from .suggest import did_you_mean
+
+# What --output takes too, as older programs called it.
+_COLUMN_ALIASES = {"module": "group"}
+
+_USAGE = "nettrace [options] [expression]"
+_DESCRIPTION = """\
+Follows network packets through the Linux kernel: each packet's path, function by function.
+The expression is one of pcap-filter(7), as for tcpdump, and best quoted."""
+_EPILOG = """\
+examples:
+  nettrace -p icmp --addr 10.0.42.2        follow every ping from or to that address
+  nettrace -p tcp -D 443 -c 10             the first ten packets to port 443
+  nettrace 'udp port 53 or icmp'           as tcpdump would choose them
+  nettrace -t tcp-in,life -S 8080 --basic  each hit of those traces by itself
+  nettrace -p udp --trace-stack kfree_skb  with the way to each drop
+  nettrace -t '?'                          the traces, and what this kernel has of them
+"""
+
+# Options that say nothing where packets are not followed, and where none are printed: their names in the
+# namespace that the parser makes.
+_NOT_WITH_BASIC = (
+    "trace_noclone", "ret", "min_latency", "latency_show", "latency_free", "tiny_show", "timeline",
+)  # fmt: skip
+_NOT_WITH_STATS = (
+    "ret", "detail", "output", "date", "latency_show", "latency_free", "tiny_show", "timeline", "min_latency",
+    "trace_stack", "stack",
+)  # fmt: skip
+# What --inner is about.
+_HEADERS = ("saddr", "daddr", "addr", "sport", "dport", "port", "proto", "tcp_flags", "pkt_len")
+_SPELLINGS = {"timeline": "--timeline (--skb-mode)"}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one sentence what is wrong, where argparse would print all of the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; nettrace -h lists the options")
+
+
+class _Once(argparse.Action):
+    """Stores a value and refuses a second one: all that is given must hold, not what was given last."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: Optional[str] = None
+    ) -> None:
+        before = getattr(namespace, self.dest)
+        if before not in (self.default, values):
+            raise UsageError(f"{option} is given twice, as '{before}' and as '{values}': leave one of them out")
+        setattr(namespace, self.dest, values)
+
+
+def parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
+    """The options, checked for what can be told without a kernel; raises UsageError.
+
+    Beside what the command line names: `expression`, the words that are no options, or None;
+    `columns`, what is shown of each hit beside what --detail stands for; `count`, a number.
+    """
+    parser = _parser()
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    options, words = parser.parse_known_args(arguments[:end])
+    for word in words:
+        if word.startswith("-") and word != "-":  # which is a minus
+            hint = _similar(parser, word) or "; nettrace -h lists the options"
+            raise UsageError(f"there is no option {word}{hint}")
+    words += arguments[end + 1 :]
+    options.expression = " ".join(words) if words else None
+    options.count = _positive("-c", options.count)
+    options.columns = _columns(options.output)
+    _check(options)
+    if options.stack:
+        options.trace_stack = "all"
+    # Whoever asks for slow packets wants to see how slow.
+    options.latency_show |= options.latency_free or options.min_latency is not None
+    return options
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuses what contradicts itself."""
+    if options.netns is not None and options.netns_current:
+        raise UsageError("--netns and --netns-current name two namespaces: leave one of them out")
+    if options.stack and options.trace_stack is not None:
+        raise UsageError("--stack is for all traces, --trace-stack for some: leave one of them out")
+    if options.print_filter and options.print_bpf:
+        raise UsageError("--print-filter and --print-bpf print and exit: leave one of them out")
+    if options.trace is not None and options.trace.strip() != "?" and "?" in _words(options.trace):
+        raise UsageError("-t: '?' lists the traces and stands alone: leave the others out")
+    if options.inner and all(getattr(options, name) is None for name in _HEADERS):
+        raise UsageError(
+            "--inner needs a condition on headers that may hold inside, such as -p, --addr or --port: "
+            "all other conditions are about the packet as it is"
+        )
+    if options.basic:
+        _refuse(options, _NOT_WITH_BASIC, "--basic, which follows no packet")
+    if options.func_stats:
+        _refuse(options, _NOT_WITH_STATS, "--func-stats, which prints no packet")
+
+
+def _refuse(options: argparse.Namespace, names: Sequence[str], other: str) -> None:
+    for name in names:
+        if getattr(options, name):
+            spelling = _SPELLINGS.get(name, f"--{name.replace('_', '-')}")
+            raise UsageError(f"{spelling} says nothing with {other}: leave one of them out")
+
+
+def _similar(parser: argparse.ArgumentParser, word: str) -> str:
+    """A suggestion for a misspelled long option."""
+    if not word.startswith("--"):
+        return ""
+    known = [option[2:] for action in parser._actions for option in action.option_strings if option.startswith("--")]
+    return did_you_mean(word[2:].partition("=")[0], known).replace("'", "'--", 1)
+
+
+def _words(names: str) -> list[str]:
+    return [word.strip() for word in names.split(",") if word.strip()]
+
+
+def _columns(words: Optional[str]) -> tuple[str, ...]:
+    if words is None:
+        return ()
+    columns = [_COLUMN_ALIASES.get(word.lower(), word.lower()) for word in _words(words)]
+    for name in columns:
+        if name not in COLUMNS:
+            raise UsageError(
+                f"--output: no column '{name}'{did_you_mean(name, COLUMNS)}; there are {', '.join(COLUMNS)}"
+            )
+    if not columns:
+        raise UsageError(f"--output needs the name of a column; there are {', '.join(COLUMNS)}")
+    return tuple(dict.fromkeys(columns))
+
+
+def _positive(option: str, text: Optional[str]) -> Optional[int]:
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise UsageError(f"{option} needs a whole number above 0, not '{text}'")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="nettrace",
+        usage=_USAGE,
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.register("action", None, _Once)
+    parser.add_argument("-V", "--version", action="version", version=f"nettrace {__version__}")
+    _add_packets(parser.add_argument_group("which packets (all that is given must hold)"))
+    _add_traces(parser.add_argument_group("which traces (names of traces, groups, functions, and patterns as tcp_*)"))
+    _add_output(parser.add_argument_group("what is shown"))
+    _add_running(parser.add_argument_group("running"))
+    return parser
+
+
+def _add_packets(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("-s", "--saddr", metavar="IP", help="source address, IPv4 or IPv6, or a network as 10.0.0.0/8")
+    add("-d", "--daddr", metavar="IP", help="destination address or network")
+    add("--addr", metavar="IP", help="source or destination address or network")
+    add("-S", "--sport", metavar="PORT", help="source port, or a range as 7000-7010")
+    add("-D", "--dport", metavar="PORT", help="destination port or range")
+    add("-P", "--port", metavar="PORT", help="source or destination port or range")
+    add("-p", "--proto", metavar="NAME", help="protocol of layer 3 or 4: arp, ip, ipv6, tcp, icmp, ..., or its number")
+    add("--tcp-flags", metavar="FLAGS", help="TCP with any of these flags, of SAPRFUEC; SA! means exactly S and A")
+    add("--pkt-len", metavar="N", help="length of the IP packet in bytes, or a range as 100-200")
+    add("--mark", metavar="N", help="mark of the packet (skb->mark), or VALUE/MASK")
+    add("--iface", metavar="NAME", help="name of the device that the packet is at")
+    add("--netns", metavar="NS", help="network namespace: a name, the number of a process, a path or an inode")
+    add("--netns-current", action="store_true", help="nettrace's own network namespace")
+    add("--pid", metavar="PID", help="number of the process that ran when the packet was first seen")
+    add("--comm", metavar="NAME", help="name of the thread that ran then")
+    add("--inner", action="store_true", help="the packet inside of a tunnel or an ICMP error may match instead")
+    add(
+        "--min-latency", metavar="TIME",
+        help="packets that took at least so long: microseconds, or with a unit as 1.5ms",
+    )  # fmt: skip
+    add("--rate-limit", metavar="N", help="at most N packets a second (with --basic: N hits)")
+    add("--print-filter", action="store_true", help="print what becomes of the conditions and exit")
+
+
+def _add_traces(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "-t",
+        "--trace",
+        "--tracer",
+        metavar="NAMES",
+        help="these and no others, with commas; 'all' is the whole tree, '?' lists it",
+    )
+    add("--trace-exclude", metavar="NAMES", help="all but these")
+    add("--trace-matcher", metavar="NAMES", help="packets are matched at these and nowhere else")
+    add("--trace-free", metavar="NAMES", help="packets are followed up to these and no further")
+    add("--trace-stack", "--stack-tracer", metavar="NAMES", help="show the call stack at these")
+    add("--stack", action="store_true", help="show the call stack at all traces")
+    add("--ret", action="store_true", help="show what the functions return")
+    add("--trace-noclone", action="store_true", help="do not follow the clones and copies of a packet")
+    add(
+        "--backend", choices=("auto", "kprobe", "kprobe-multi"), default="auto",
+        help="how functions are attached: one by one, or all at once where the kernel can (default: auto)",
+    )  # fmt: skip
+
+
+def _add_output(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--basic", action="store_true", help="each hit as it comes, not grouped by packet")
+    add("--func-stats", action="store_true", help="only how often each trace was hit, every second")
+    add("--detail", action="store_true", help="skb, CPU, interface, process and namespace of each hit")
+    add("-o", "--output", metavar="COLUMNS", help=f"these columns too, with commas: {', '.join(COLUMNS)}")
+    add("--date", action="store_true", help="date and time of day, not seconds since boot")
+    add("--latency-show", action="store_true", help="the time from hit to hit, and of the whole path")
+    add("--latency-free", action="store_true", help="likewise, and the whole path includes the freeing of the packet")
+    add("--tiny-show", action="store_true", help="the headers of a packet only once, in the first line")
+    add("--timeline", "--skb-mode", action="store_true", help="packets are followed and shown whole: the default")
+    add("-c", "--count", metavar="N", help="end after N packets (with --basic: N hits)")
+    add("-v", "--verbose", action="store_true", help="say more, for example why traces are skipped")
+
+
+def _add_running(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--force", "--force-stack", action="store_true", help="run without any filter, at whatever cost")
+    add("--perf-buffer", action="store_true", help="use perf buffers even where a ring buffer exists")
+    add("--btf-path", metavar="FILE", help="read the kernel's types (BTF) from this file")
+    add("--print-bpf", action="store_true", help="print the BPF program in C and exit")
+    add("--debug", "--bpf-debug", action="store_true", help="show how the run is set up, and compiler logs")

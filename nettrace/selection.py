@@ -1,0 +1,258 @@
+"""Which traces a run has, and what is wanted of each: the names that -t and its like take.
+
+A name is that of a group or trace of the tree, a tracepoint, any kernel function that takes
+a packet, a pattern of these (`tcp_*`), or `all`.
+"""
+
+import fnmatch
+import functools
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Optional
+
+from .btf import Prototype
+from .errors import UsageError
+from .kernel import ABSENT, Kernel
+from .plan import SKB_HOLDERS, SKB_TYPE, SOCK_TYPE, Wishes
+from .suggest import did_you_mean
+from .tree import REGISTER_ARGUMENTS, ROOT, Trace, Tree
+
+# The group of traces that are not of the tree.
+GROUP = "kernel"
+# A pattern that stands for more functions than this would slow the host down, not tell more.
+PATTERN_MAX = 1000
+
+_SUGGESTIONS = 3
+_SIGNATURE_CHARS = 88
+_WILD = re.compile(r"[*?[]")
+_ENDS = ("free", "drop")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The traces of a run, those of the tree first and in its order, and what is wanted of them."""
+
+    traces: tuple[Trace, ...]
+    wishes: Wishes
+
+
+def choose(
+    tree: Tree,
+    kernel: Kernel,
+    *,
+    trace: Optional[str] = None,
+    exclude: Optional[str] = None,
+    matcher: Optional[str] = None,
+    free: Optional[str] = None,
+    stack: Optional[str] = None,
+    ret: bool = False,
+    basic: bool = False,
+) -> Selection:
+    """Selects the traces for the options, each a list of names with commas between them.
+
+    trace: these and no others, and packets are matched there. exclude: none of these. matcher: packets
+    are matched here and nowhere else. free: after these a packet is not followed any more. stack: with
+    the way there, of traces that are in the run. ret: with what functions return; the plan leaves out
+    those that return nothing. basic: packets are not followed, each hit stands for itself.
+    `all` is the whole tree for trace, and all that is in the run for the others.
+    """
+    if basic:
+        for option, names in (("--trace-matcher", matcher), ("--trace-free", free)):
+            if names is not None:
+                raise UsageError(f"{option} says nothing with --basic, which follows no packet: leave one of them out")
+    known = _Names(tree, kernel)
+    of_tree = {trace.name: trace for trace in tree.traces()}
+    default = {trace.name: trace for trace in tree.default()}
+    asked = default if trace is None else known.find("-t", trace, of_tree)
+    narrowed = trace is not None and not of_tree.keys() <= asked.keys()
+    # A followed packet's record is sent when it is freed, so the traces that tell so are always there.
+    always = {} if basic else {name: trace for name, trace in default.items() if trace.role}
+    wanted = {**asked, **always}
+    matching = {} if matcher is None else known.find("--trace-matcher", matcher, wanted)
+    ending = {} if free is None else known.find("--trace-free", free, wanted)
+    wanted.update({**matching, **ending})
+    excluded = {} if exclude is None else known.find("--trace-exclude", exclude, wanted, bounded=False)
+    needed = [name for name in excluded if name in always and always[name].role in _ENDS]
+    if needed:
+        raise UsageError(
+            f"--trace-exclude: {_listed(needed)} tell when a followed packet ends and must stay: "
+            "leave them out of it, or use --basic"
+        )
+    traces = {name: wanted[name] for name in [*of_tree, *wanted] if name in wanted and name not in excluded}
+
+    if basic:
+        match_at = set(traces)
+    elif matching:
+        match_at = set(matching)
+    elif narrowed:
+        match_at = set(asked)
+    else:
+        match_at = {name for name, trace in asked.items() if trace.match or name not in of_tree}
+    if not match_at & traces.keys():
+        raise UsageError("--trace-exclude leaves no trace where packets would be matched: exclude less")
+    if ending and not ending.keys() & traces.keys():
+        raise UsageError("--trace-exclude takes away all that --trace-free names: leave one of them out")
+    wishes = Wishes(
+        match_at=frozenset(match_at & traces.keys()),
+        end_at=frozenset(ending.keys() & traces.keys()),
+        stack_at=frozenset() if stack is None else known.among("--trace-stack", stack, traces),
+        return_at=frozenset(name for name, trace in traces.items() if trace.functions) if ret else frozenset(),
+    )
+    return Selection(tuple(traces.values()), wishes)
+
+
+class _Names:
+    """What names stand for, in the tree and on this kernel."""
+
+    def __init__(self, tree: Tree, kernel: Kernel) -> None:
+        self._tree = tree
+        self._kernel = kernel
+        self._words = tree.words()
+
+    def find(
+        self, option: str, names: str, everything: Mapping[str, Trace], *, bounded: bool = True
+    ) -> dict[str, Trace]:
+        """The traces that an option's names stand for, by their own names; `all` stands for everything."""
+        found: dict[str, Trace] = {}
+        for word in _split(option, names):
+            traces = everything.values() if word == ROOT else self._find(option, word, bounded)
+            found.update({trace.name: trace for trace in traces})
+        return found
+
+    def among(self, option: str, names: str, traces: Mapping[str, Trace]) -> frozenset[str]:
+        """Which of the traces the names stand for, at least one each."""
+        found: set[str] = set()
+        for word in _split(option, names):
+            there = self.find(option, word, traces, bounded=False).keys() & traces.keys()
+            if not there:
+                raise UsageError(f"{option}: {word} is not traced in this run: name it with -t too")
+            found |= there
+        return frozenset(found)
+
+    def _find(self, option: str, word: str, bounded: bool) -> Iterable[Trace]:
+        if _WILD.search(word):
+            return self._matching(option, word, bounded)
+        return self._exact(word) or [self._tracepoint(option, word) if ":" in word else self._function(option, word)]
+
+    def _exact(self, word: str) -> tuple[Trace, ...]:
+        """What the word is in the tree."""
+        trace = self._words.get(word)
+        if trace is None:
+            return self._tree.find(word)
+        if word == trace.name or word not in trace.functions:
+            return (trace,)
+        # It is one of the trace's alternatives: on this kernel another may have its place, and this be a
+        # function of its own.
+        first = next((function for function in trace.functions if self._kernel.obstacle(function) is None), word)
+        own = None if first == word or self._kernel.obstacle(word) else _trace(word, self._kernel.prototype(word))
+        return (trace if own is None else own,)
+
+    def _matching(self, option: str, pattern: str, bounded: bool) -> list[Trace]:
+        matches = re.compile(fnmatch.translate(pattern)).match
+        found = [trace for word in self._words if matches(word) for trace in self._exact(word)]
+        others = [name for name in self._functions if name not in self._words and matches(name)]
+        obstacles = {name: self._kernel.obstacle(name) for name in sorted(others)}
+        functions = [name for name, obstacle in obstacles.items() if obstacle is None]
+        if bounded and len(functions) > PATTERN_MAX:
+            raise UsageError(
+                f"{option}: '{pattern}' stands for {len(functions)} functions of this kernel, more than "
+                f"the {PATTERN_MAX} that a pattern may: make it narrower"
+            )
+        if not found and not functions:
+            for name, obstacle in obstacles.items():
+                raise UsageError(f"{option}: nothing that matches '{pattern}' can be traced: {name}: {obstacle}")
+            raise UsageError(
+                f"{option}: no trace, and no function of this kernel that takes a packet, matches '{pattern}'"
+                f"{self._similar_pattern(pattern)}"
+            )
+        made = (_trace(name, self._kernel.prototype(name)) for name in functions)
+        return [*found, *(trace for trace in made if trace is not None)]
+
+    def _function(self, option: str, name: str) -> Trace:
+        prototype = self._kernel.prototype(name)
+        obstacle = self._kernel.obstacle(name)
+        if prototype is None and obstacle == ABSENT:
+            similar = did_you_mean(name, [*self._tree.names(), *self._functions], _SUGGESTIONS)
+            raise UsageError(f"{option}: no trace, group or function of this kernel is called '{name}'{similar}")
+        trace = _trace(name, prototype)
+        if prototype is not None and trace is None:
+            raise UsageError(f"{option}: {name} takes no packet: it is {_signature(name, prototype)}")
+        if obstacle is not None:
+            raise UsageError(f"{option}: {name} cannot be traced: {obstacle}")
+        if trace is None:
+            raise UsageError(
+                f"{option}: {name} cannot be traced: which of its arguments is the packet is not known, "
+                "the kernel's BTF lacks this function"
+            )
+        return trace
+
+    def _tracepoint(self, option: str, name: str) -> Trace:
+        prototype = self._kernel.btf.tracepoint(name.partition(":")[2])
+        if prototype is None or (self._kernel.tracefs is not None and self._kernel.tracepoint(name) is None):
+            similar = did_you_mean(name, [word for word in self._words if ":" in word], _SUGGESTIONS)
+            raise UsageError(f"{option}: this kernel has no tracepoint {name}{similar}")
+        trace = _trace(name, prototype, tracepoint=True)
+        if trace is None:
+            raise UsageError(f"{option}: tracepoint {name} has no packet among its arguments")
+        return trace
+
+    @functools.cached_property
+    def _functions(self) -> list[str]:
+        """Those that take a packet in a register."""
+        places = self._kernel.functions_with(SKB_TYPE)
+        return [name for name, place in places.items() if place < REGISTER_ARGUMENTS]
+
+    def _similar_pattern(self, pattern: str) -> str:
+        """A suggestion for `tpc_*`: the first words of the names there are."""
+        names = [*self._words, *self._functions]
+        stems = {name[: found.end()] for name in names for found in re.finditer("_", name)}
+        return did_you_mean(pattern, [f"{stem}*" for stem in sorted(stems)], _SUGGESTIONS)
+
+
+def _split(option: str, names: str) -> list[str]:
+    words = [word.strip() for word in names.split(",") if word.strip()]
+    if not words:
+        raise UsageError(f"{option} needs the name of a trace or group; '-t ?' lists them")
+    return words
+
+
+def _trace(name: str, prototype: Optional[Prototype], *, tracepoint: bool = False) -> Optional[Trace]:
+    """A trace of what the tree lacks; None if the prototype has no packet that can be got at."""
+    if prototype is None:
+        return None
+    skb = prototype.index(SKB_TYPE)
+    holder = None
+    if skb is None and not tracepoint:
+        holder = skb = next((place for place in map(prototype.index, SKB_HOLDERS) if place is not None), None)
+    if skb is None or skb >= REGISTER_ARGUMENTS:
+        return None
+    sk = prototype.index(SOCK_TYPE)
+    return Trace(
+        name=name,
+        desc=_signature(name, prototype),
+        group=GROUP,
+        functions=() if tracepoint else (name,),
+        tracepoint=name if tracepoint else None,
+        skb=skb,
+        sk=sk if sk is not None and sk < REGISTER_ARGUMENTS and not tracepoint else None,
+        deref=holder is not None,
+        match=False,
+        role=None,
+        default=False,
+    )
+
+
+def _signature(name: str, prototype: Prototype) -> str:
+    """The function as C has it, without the names of its parameters, and shortened."""
+    space = "" if prototype.returns.endswith("*") else " "
+    types = [param.type for param in prototype.params] or ["void"]
+    text = f"{prototype.returns}{space}{name}({', '.join(types)})"
+    while len(text) > _SIGNATURE_CHARS and len(types) > 1:
+        types.pop()
+        text = f"{prototype.returns}{space}{name}({', '.join(types)}, ...)"
+    return text
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
