@@ -9,7 +9,7 @@ VENV = .venv
 LIBDIR = $(DESTDIR)$(PREFIX)/lib/nettrace
 
 # What the targets need of the host beside make and git; the kernels under test bring their own.
-HOST_PACKAGES = python3 python3-venv libbpf1 qemu-system-x86 mmdebstrap e2fsprogs debian-archive-keyring
+HOST_PACKAGES = python3 python3-venv libbpf1 libpcap0.8 qemu-system-x86 mmdebstrap e2fsprogs debian-archive-keyring
 HOST_COMMANDS = qemu-system-x86_64 mmdebstrap mke2fs
 
 .DEFAULT_GOAL := help
@@ -23,7 +23,8 @@ help: ## list the targets
 setup: ## install what demo and test need (as root: apt packages; the rest goes to .venv)
 	@missing=; for command in $(HOST_COMMANDS); do \
 		PATH=$$PATH:/usr/sbin:/sbin command -v $$command > /dev/null || missing=yes; done; \
-	test -e /usr/lib/$$(uname -m)-linux-gnu/libbpf.so.1 || missing=yes; \
+	for library in libbpf.so.1 libpcap.so.0.8; do \
+		test -e /usr/lib/$$(uname -m)-linux-gnu/$$library || missing=yes; done; \
 	test -e /usr/share/keyrings/debian-archive-keyring.gpg || missing=yes; \
 	$(PYTHON) -c 'import ensurepip' 2> /dev/null || missing=yes; \
 	if [ -n "$$missing" ]; then \

@@ -1,6 +1,7 @@
 """How a run ends, and that nothing stays behind."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,42 +11,52 @@ from pathlib import Path
 import pytest
 
 from .conftest import attached
-from .net import Host, ping, sh
+from .net import Host, sh
 from .tool import CHECKOUT, Nettrace, run
+from .traffic import Peer, send_udp
+
+PORT = 6030
 
 
-def test_sigterm_ends_it_with_the_summary(pair: tuple[Host, Host]) -> None:
+@pytest.fixture(scope="module")
+def ended(pair: tuple[Host, Host]) -> Nettrace:
+    """A run without clones, ended by SIGTERM while a datagram lies where no program reads it."""
     left, right = pair
-    with Nettrace("-p", "icmp", "--addr", right.ip) as trace:
-        assert ping(left, right.ip)["received"] == 1
-        trace.wait_blocks(2)
+    with Nettrace("-p", "udp", "-D", str(PORT), "--trace-noclone") as trace:
+        holder = Peer(right, "udp-hold", right.ip, str(PORT))
+        monitor = Peer(right, "sniff", "r0", "1")
+        send_udp(left, right.ip, PORT)
+        assert monitor.result() == {"packets": 1}
         assert trace.stop(signal.SIGTERM) == 0
-    assert trace.output[-1] == "end trace..."
-    assert trace.summary("packets") == 2
-    assert trace.stderr.count("\n") == 1
+        holder.kill()
+    return trace
 
 
-def test_a_packet_still_on_its_way_is_printed_at_the_end(pair: tuple[Host, Host]) -> None:
-    left, right = pair
-    receiver = right.popen(sys.executable, str(Path(__file__).with_name("peer.py")), "udp-hold", right.ip, "6030")
-    assert receiver.stdout is not None
-    assert receiver.stdout.readline() == "ready\n"
-    with Nettrace("-p", "udp", "-D", "6030") as trace:
-        left.sh(f"{sys.executable} {Path(__file__).with_name('peer.py')} udp-send {right.ip} 6030 1 0")
-        assert trace.stop() == 0
-    receiver.kill()
-    receiver.communicate()
-    (block,) = trace.blocks
+def test_sigterm_ends_it_with_the_summary(ended: Nettrace) -> None:
+    assert ended.output[-1] == "end trace..."
+    assert ended.summary("packets") == 1
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_packet_still_on_its_way_is_printed_at_the_end(ended: Nettrace) -> None:
+    (block,) = ended.blocks
     assert block.marks == ["unfinished"]
     assert block.traces[-1] == "__udp_enqueue_schedule_skb"
-    assert trace.summary("unfinished") == 1
+    assert ended.summary("unfinished") == 1
+
+
+def test_without_clones_each_skb_is_by_itself(ended: Nettrace) -> None:
+    # A packet socket and a UDP socket had the datagram: one of them a clone.
+    (block,) = ended.blocks
+    assert len(block.skbs) == 1
+    assert "skb_clone" in block.traces
 
 
 def test_a_closed_pipe_ends_it_silently(pair: tuple[Host, Host]) -> None:
     left, right = pair
     pinger = left.popen("ping", "-n", "-i", "0.2", right.ip)
     done = subprocess.run(
-        f"{sys.executable} -m nettrace -p icmp --addr {right.ip} | head -n 4", shell=True, cwd=CHECKOUT,
+        f"{sys.executable} -m nettrace -p icmp --addr {right.ip} -t icmp,ip-in | head -n 4", shell=True, cwd=CHECKOUT,
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     pinger.terminate()
@@ -56,8 +67,8 @@ def test_a_closed_pipe_ends_it_silently(pair: tuple[Host, Host]) -> None:
 
 
 def test_a_kill_leaves_nothing_attached() -> None:
-    with Nettrace("-p", "icmp") as trace:
-        assert attached() != []
+    with Nettrace("-p", "icmp", "-t", "icmp,ip-in") as trace:
+        assert len(attached()) > 5
         trace.kill()
     limit = time.monotonic() + 60
     # The kernel takes the probes away after the process is gone.
@@ -76,32 +87,20 @@ def test_without_root_it_says_so() -> None:
     assert "root" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("module", "text", "package"),
-    [("bcc", "", "python3-bpfcc"), ("yaml", "raise ImportError('gone')", "python3-yaml")],
-)
-def test_a_missing_module_is_named_with_its_package(tmp_path: Path, module: str, text: str, package: str) -> None:
-    (tmp_path / f"{module}.py").write_text(text)
+def test_without_bcc_the_package_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bcc.py").write_text("")
     done = run("-p", "icmp", env={"PYTHONPATH": str(tmp_path)})
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert package in done.stderr
+    assert "python3-bpfcc" in done.stderr
     assert "dnf install" in done.stderr
 
 
+# tests/test_cli.py has all the others; these two, too, are told on a kernel where the run could have been.
 @pytest.mark.parametrize(
     ("options", "words"),
-    [
-        ([], "--force"),
-        (["-t", "all"], "--force"),
-        (["-t", "icmp_rvc", "-p", "icmp"], "did you mean 'icmp_rcv'"),
-        (["-s", "10.0.0.1", "-d", "fd00::1"], "IPv4 and IPv6"),
-        (["-p", "icmp", "-P", "80"], "port"),
-        (["-p", "tpc"], "did you mean 'tcp'"),
-        (["-c", "0", "-p", "tcp"], "-c"),
-        (["--saddr", "10.0.0.256"], "10.0.0.256"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    [([], "--force"), (["-t", "icmp_rvc", "-p", "icmp"], "did you mean 'icmp_rcv'")],
+    ids=["nothing", "a typing error"],
 )
 def test_bad_options_are_refused_in_one_sentence(options: list[str], words: str) -> None:
     done = run(*options)
@@ -114,14 +113,17 @@ def test_bad_options_are_refused_in_one_sentence(options: list[str], words: str)
 def test_the_tree_tells_what_this_kernel_has() -> None:
     done = run("-t", "?")
     assert done.returncode == 0
-    lines = [line.strip() for line in done.stdout.splitlines()]
+    # What does not fit is in lines of its own.
+    lines = re.sub(r"\n {10,}(?=\S)", "  ", done.stdout).splitlines()
     listed = Path("/sys/kernel/tracing/available_filter_functions").read_text()
     traceable = {line.split()[0] for line in listed.splitlines()}
-    for line in lines:
-        if line.startswith("- ") and "[function " in line:
-            assert line.rsplit("[function ", 1)[1][:-1] in traceable, line
-    assert any(line.startswith("- icmp_rcv: ") and line.endswith("[function icmp_rcv]") for line in lines)
-    assert any(line.startswith("- consume_skb: ") and line.endswith("[tracepoint consume_skb]") for line in lines)
+    attached = [line.strip() for line in lines if re.match(" +[+o] ", line)]
+    for line in attached:
+        found = re.search(r" \[(?!module )([^],]+)", line)
+        symbol = found[1] if found else line.split()[1]
+        assert symbol.startswith("tracepoint ") or symbol in traceable, line
+    assert any(re.match(r"\+ icmp_rcv  [^[]*$", line) for line in attached)
+    assert any(re.match(r"\+ consume_skb  .* \[tracepoint skb:consume_skb\]$", line) for line in attached)
 
 
 def test_the_bpf_program_can_be_printed() -> None:

@@ -5,73 +5,74 @@ import re
 import pytest
 
 from .net import Host, ping
-from .tool import Nettrace
-from .traffic import UdpServer, send_udp
+from .tool import Block, Nettrace
 
 Routed = tuple[Host, Host, Host]
 
 
-@pytest.fixture
-def clean_router(routed: Routed) -> Routed:
-    """The three hosts; the router without rules and connections."""
-    routed[1].sh("iptables -t nat -F")
-    routed[1].sh("conntrack -F", check=False)
+@pytest.fixture(scope="module")
+def translating(routed: Routed) -> Routed:
+    """The three hosts; the router hides the client, and passes on what comes for itself."""
+    _, router, _ = routed
+    router.sh("iptables -t nat -A POSTROUTING -o rs -j MASQUERADE")
+    router.sh("iptables -t nat -A PREROUTING -p icmp -d 10.0.1.1 -j DNAT --to-destination 10.0.2.2")
     return routed
 
 
-def test_snat_is_one_packet_with_both_sources(clean_router: Routed) -> None:
-    client, router, server = clean_router
-    router.sh("iptables -t nat -A POSTROUTING -o rs -j MASQUERADE")
-    with Nettrace("-p", "icmp", "--addr", server.ip, "-c", "2") as trace:
+def flow(router: Host, expected: str) -> None:
+    """What the router itself says it did."""
+    flows = router.sh("conntrack -L -p icmp")
+    assert re.search(expected, flows), flows
+
+
+@pytest.fixture(scope="module")
+def to_the_server(translating: Routed) -> list[Block]:
+    """The packets that had the server's address at some time: of a ping to it, and of one to the router."""
+    client, router, server = translating
+    with Nettrace("-p", "icmp", "--addr", server.ip, "-c", "4") as trace:
         assert ping(client, server.ip) == {"transmitted": 1, "received": 1}
+        assert ping(client, "10.0.1.1") == {"transmitted": 1, "received": 1}
         assert trace.wait_end() == 0
-    # What the router itself says it did.
-    flow = router.sh("conntrack -L -p icmp")
-    assert re.search(rf"src={client.ip} dst={server.ip} .*src={server.ip} dst=10\.0\.2\.1 ", flow), flow
-    request, reply = trace.blocks
-    assert ends(request.packets) == [
-        f"{client.ip} -> {server.ip} ping request",
-        f"10.0.2.1 -> {server.ip} ping request",
-    ]
-    assert ends(reply.packets) == [f"{server.ip} -> 10.0.2.1 ping reply", f"{server.ip} -> {client.ip} ping reply"]
-    for block in (request, reply):
+    flow(router, rf"src={client.ip} dst={server.ip} .*src={server.ip} dst=10\.0\.2\.1 ")
+    flow(router, rf"src={client.ip} dst=10\.0\.1\.1 .*src={server.ip} dst=10\.0\.2\.1 ")
+    for block in trace.blocks:
         assert "ip_forward" in block.traces
         assert block.marks == []
+    return trace.blocks
 
 
-def test_dnat_is_one_packet_with_both_destinations(clean_router: Routed) -> None:
-    client, router, server = clean_router
-    server.sh("ip route replace default via 10.0.2.1")
-    router.sh("iptables -t nat -A PREROUTING -p udp --dport 53 -j DNAT --to-destination 10.0.2.2:5353")
-    with Nettrace("-p", "udp", "-s", client.ip, "-c", "1") as trace:
-        receiver = UdpServer(server, server.ip, 5353)
-        send_udp(client, "10.0.1.1", 53)
-        assert receiver.datagrams() == 1
+def test_snat_is_one_packet_with_both_sources(to_the_server: list[Block]) -> None:
+    request, reply, _, _ = to_the_server
+    assert ends(request) == ["10.0.1.2 -> 10.0.2.2 ping request", "10.0.2.1 -> 10.0.2.2 ping request"]
+    assert ends(reply) == ["10.0.2.2 -> 10.0.2.1 ping reply", "10.0.2.2 -> 10.0.1.2 ping reply"]
+
+
+def test_a_packet_is_matched_by_the_address_that_nat_gave_it(to_the_server: list[Block]) -> None:
+    _, _, request, reply = to_the_server
+    assert request.traces[0] == "ip_forward"
+    assert ends(request) == ["10.0.1.2 -> 10.0.2.2 ping request", "10.0.2.1 -> 10.0.2.2 ping request"]
+    assert ends(reply)[0] == "10.0.2.2 -> 10.0.2.1 ping reply"
+    assert ends(reply)[-1] == "10.0.1.1 -> 10.0.1.2 ping reply"
+
+
+def test_dnat_is_one_packet_with_both_destinations_and_a_count_ends_the_run(translating: Routed) -> None:
+    client, _, _ = translating
+    with Nettrace("-p", "icmp", "-s", client.ip, "-c", "2") as trace:
+        pinger = client.popen("ping", "-n", "-i", "0.2", "-c", "500", "10.0.1.1")
         assert trace.wait_end() == 0
-    flow = router.sh("conntrack -L -p udp")
-    assert re.search(
-        rf"src={client.ip} dst=10\.0\.1\.1 .*dport=53 .*src={server.ip} dst={client.ip} sport=5353", flow
-    ), flow
-    (block,) = trace.blocks
-    targets = [packet.split(" -> ")[1] for packet in block.packets]
-    assert targets == ["10.0.1.1:53", "10.0.2.2:5353"]
-    assert block.traces.index("ip_forward") < block.traces.index("udp_rcv")
+        # There was more to come.
+        assert pinger.poll() is None
+        pinger.terminate()
+        pinger.communicate()
+    first, second = trace.blocks
+    for number, block in enumerate((first, second), 1):
+        targets = ["10.0.1.2 -> 10.0.1.1", "10.0.1.2 -> 10.0.2.2", "10.0.2.1 -> 10.0.2.2"]
+        assert ends(block) == [f"{target} ping request" for target in targets]
+        assert all(f", seq: {number}, " in packet for packet in block.packets)
+        assert block.traces.index("ip_forward") < block.traces.index("icmp_rcv")
+    assert trace.summary("packets") == 2
 
 
-def test_a_packet_is_matched_by_the_address_that_nat_gave_it(clean_router: Routed) -> None:
-    client, router, server = clean_router
-    server.sh("ip route replace default via 10.0.2.1")
-    router.sh("iptables -t nat -A PREROUTING -p udp --dport 53 -j DNAT --to-destination 10.0.2.2:5353")
-    with Nettrace("-p", "udp", "-d", server.ip, "-D", "5353", "-c", "1") as trace:
-        receiver = UdpServer(server, server.ip, 5353)
-        send_udp(client, "10.0.1.1", 53)
-        assert receiver.datagrams() == 1
-        assert trace.wait_end() == 0
-    (block,) = trace.blocks
-    assert {packet.split(" -> ")[1] for packet in block.packets} == {"10.0.2.2:5353"}
-    assert block.traces[0] == "ip_forward"
-
-
-def ends(packets: list[str]) -> list[str]:
-    """Addresses and kind of ICMP packets, without the numbers."""
-    return [packet[len("ICMP: ") :].split(",")[0] for packet in packets]
+def ends(block: Block) -> list[str]:
+    """Addresses and kind of an ICMP packet on its way, without the numbers."""
+    return [packet[len("ICMP: ") :].split(",")[0] for packet in block.packets]

@@ -203,7 +203,7 @@ def test_arp_question_and_answer(observed: Observed) -> None:
 
 
 def test_detail_names_namespace_interface_and_cpu(observed: Observed) -> None:
-    columns = re.compile(r"^\[cpu:(\d+) *\]\[(\S*) *\]\[(.+)-(\d+)\]\[ns:(\d+)\]$")
+    columns = re.compile(r"^\[cpu:(\d+) *\]\[(?:\d+:\S+)? *\]\[(?:task|sk):.+-\d+(?:/\d+)?\]\[ns:.+\]$")
     seen = set()
     for block in observed.of("ping request"):
         for line in block.lines:
@@ -211,11 +211,10 @@ def test_detail_names_namespace_interface_and_cpu(observed: Observed) -> None:
             assert match, line.detail
             assert int(match[1]) < 16
             assert line.skb in block.skbs
-            seen.add((match[2], int(match[5])))
-        assert block.lines[0].detail.startswith("[cpu:")
-        assert "[ping-" in block.lines[0].detail
-    assert ("l0", observed.left.netns_inode()) in seen
-    assert ("r0", observed.right.netns_inode()) in seen
+            seen.update((line.interface, host.name) for host in (observed.left, observed.right)
+                        if host.is_netns(line.netns))  # fmt: skip
+        assert ":ping-" in block.lines[0].detail
+    assert {("l0", "left"), ("r0", "right")} <= seen
     assert {name for name, _ in seen} <= {"", "l0", "r0"}
 
 

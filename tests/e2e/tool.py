@@ -15,6 +15,7 @@ from typing import Optional
 CHECKOUT = Path(__file__).resolve().parents[2]
 READY = "begin trace..."
 END = "end trace..."
+STACK = "Call Stack:"
 # Emulated kernels with single kprobes take many seconds to attach and to detach.
 START_TIMEOUT_S = 120
 EXIT_TIMEOUT_S = 120
@@ -24,10 +25,15 @@ READ_BY_PROGRAM = ("consume_skb", "skb_attempt_defer_free")
 
 HEADER = re.compile(r"^\*{17} ([0-9a-f,]+) \*{15}$")
 LINE = re.compile(
-    r"^\[(?P<time>[^\]]+)\] (?:\[(?P<skb>[0-9a-f]{8})\])?\[(?P<trace>[^\]\s]+) *\](?P<detail>(?:\[[^\]]*\])*) "
-    r"(?P<packet>.*?)(?P<note> \*.*\*)?$"
+    r"^\[(?P<time>[^\]]+)\] (?:\[(?P<skb>[0-9a-f]{8})\])?\[(?P<trace>[^\]\s]+) *\](?:\[(?P<letter>[a-z]+)\])?"
+    r"(?P<detail>(?:\[[^\]]*\])*)(?: (?P<packet>[^* ].*?))?(?: latency: (?P<latency>[\d.]+)ms)?"
+    r"(?P<note>(?: \*[^*]*\*)+)?$"
 )
 MARK = re.compile(r"^\((incomplete|unfinished): ")
+# The skb is at another device or in another namespace than on the line before.
+MOVE = re.compile(r"^    ~ ")
+FRAME = re.compile(r"^    -> \[[0-9a-f]+\](?P<symbol>\w[\w.]*)\+0x")
+TOTAL = re.compile(r"^total latency: (?P<latency>[\d.]+)ms$")
 
 
 @dataclass(frozen=True)
@@ -40,10 +46,24 @@ class Line:
     note: str = ""
     skb: str = ""
     detail: str = ""
+    latency_ms: Optional[float] = None
+    stack: list[str] = field(default_factory=list)  # functions, the innermost first
 
     @property
     def seconds(self) -> float:
         return float(self.time)
+
+    @property
+    def netns(self) -> str:
+        """The namespace in the detail, as it is written there."""
+        match = re.search(r"\[ns:([^\]]*)\]", self.detail)
+        return match[1] if match else ""
+
+    @property
+    def interface(self) -> str:
+        """The name of the interface in the detail."""
+        match = re.search(r"\[cpu:\d+ *\]\[(?:\d+:)?([^\]]*?) *\]", self.detail)
+        return match[1] if match else ""
 
 
 @dataclass
@@ -53,6 +73,8 @@ class Block:
     skbs: list[str]
     lines: list[Line] = field(default_factory=list)
     marks: list[str] = field(default_factory=list)
+    moves: list[str] = field(default_factory=list)
+    latency_ms: Optional[float] = None
 
     @property
     def traces(self) -> list[str]:
@@ -71,9 +93,16 @@ def parse_line(text: str) -> Line:
     match = LINE.match(text)
     assert match, f"not an event's line: {text!r}"
     return Line(
-        match["time"], match["trace"], match["packet"], (match["note"] or "").strip(), match["skb"] or "",
-        match["detail"],
+        match["time"], match["trace"], match["packet"] or "", (match["note"] or "").strip(), match["skb"] or "",
+        match["detail"], None if match["latency"] is None else float(match["latency"]),
     )  # fmt: skip
+
+
+def _add_frame(line: Line, text: str) -> None:
+    """A line of a call stack; one without a symbol is nothing that a test could know."""
+    frame = FRAME.match(text)
+    if frame:
+        line.stack.append(frame["symbol"])
 
 
 def parse_blocks(lines: list[str]) -> list[Block]:
@@ -83,6 +112,7 @@ def parse_blocks(lines: list[str]) -> list[Block]:
     for text in lines:
         header = HEADER.match(text)
         mark = MARK.match(text)
+        total = TOTAL.match(text)
         if header:
             assert current is None, f"a block begins inside another: {text!r}"
             current = Block(header[1].split(","))
@@ -92,6 +122,15 @@ def parse_blocks(lines: list[str]) -> list[Block]:
         elif mark:
             assert current is not None
             current.marks.append(mark[1])
+        elif MOVE.match(text):
+            assert current is not None
+            current.moves.append(text[len("    ~ ") :])
+        elif total:
+            assert current is not None
+            current.latency_ms = float(total["latency"])
+        elif text == STACK or text.startswith("    -> "):
+            assert current is not None
+            _add_frame(current.lines[-1], text)
         else:
             assert current is not None, f"a line outside of any block: {text!r}"
             current.lines.append(parse_line(text))
@@ -101,6 +140,8 @@ def parse_blocks(lines: list[str]) -> list[Block]:
 class Nettrace:
     """A running nettrace: ready once the with block is entered, ended with Ctrl-C when it is left."""
 
+    starts = 0  # in this session
+
     def __init__(self, *arguments: str) -> None:
         self.arguments = arguments
         self.output: list[str] = []
@@ -109,6 +150,7 @@ class Nettrace:
         self._lines: queue.Queue[Optional[str]] = queue.Queue()
 
     def __enter__(self) -> "Nettrace":
+        Nettrace.starts += 1
         self.started = time.monotonic()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "nettrace", *self.arguments],

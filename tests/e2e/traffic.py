@@ -25,7 +25,7 @@ class Peer:
 
     def __init__(self, host: Host, *arguments: str) -> None:
         self.process = subprocess.Popen(
-            ["ip", "netns", "exec", host.name, sys.executable, str(_SCRIPT), *arguments],
+            [*host.within, sys.executable, str(_SCRIPT), *arguments],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert self.process.stdout is not None
@@ -33,9 +33,49 @@ class Peer:
 
     def result(self) -> dict[str, int]:
         """Waits for its end and returns what it printed."""
-        out, _ = self.process.communicate(timeout=60)
-        assert self.process.returncode == 0
+        assert self.process.stdout is not None
+        # communicate() would not see what readline() has already taken from the pipe.
+        with self.process.stdout:
+            out = self.process.stdout.read()
+        assert self.process.wait() == 0
         return json.loads(out)  # type: ignore[no-any-return]
+
+    def kill(self) -> None:
+        """Ends it."""
+        assert self.process.stdout is not None
+        with self.process.stdout:
+            self.process.kill()
+        self.process.wait()
+
+
+class Sender:
+    """A process in a host that sends what it is told to, one packet at a time."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._process = subprocess.Popen(
+            [*host.within, sys.executable, str(_SCRIPT), "sender"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def __enter__(self) -> "Sender":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate(timeout=60)
+
+    @property
+    def pid(self) -> int:
+        """That of ip, whose place the program took."""
+        return self._process.pid
+
+    def send(self, what: dict[str, object]) -> None:
+        """Sends a packet: see sender in peer.py."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({**what, "home": self._host.name}) + "\n")
+        self._process.stdin.flush()
+        assert self._process.stdout.readline() == "sent\n"
 
 
 def run_peer(host: Host, *arguments: str) -> dict[str, int]:
