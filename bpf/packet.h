@@ -535,7 +535,9 @@ static __always_inline bool parse(struct hit *hit)
 /* Whether the headers that a packet was last seen with are still the same. */
 static __always_inline bool same_headers(const struct place *place, const struct tracked *t)
 {
-	u32 addresses[2], ports;
+	u32 header[4];	/* of IPv4 from the identification on */
+	u32 ports;
+	u16 fragment;
 	u64 v6[4];
 
 	if (place->l3 == 0 || place->l3 != t->l3)
@@ -545,9 +547,14 @@ static __always_inline bool same_headers(const struct place *place, const struct
 	if (place->protocol && place->protocol != t->now.l3_protocol)
 		return false;
 	if (t->now.l3_protocol == ETH_P_IP) {
-		if (!fetch(place, place->l3 + 12, addresses, sizeof(addresses)))
+		if (!fetch(place, place->l3 + 4, header, sizeof(header)))
 			return true;
-		if (addresses[0] != *(u32 *)t->now.saddr || addresses[1] != *(u32 *)t->now.daddr)
+		if (header[2] != *(u32 *)t->now.saddr || header[3] != *(u32 *)t->now.daddr)
+			return false;
+		/* The first fragment is what was the whole packet. */
+		fragment = ntohs(header[0] >> 16);
+		if ((fragment & 0x1fff) << 3 != t->now.fragment_offset ||
+		    !(fragment & 0x3fff) != !(t->now.flags & PACKET_FRAGMENT))
 			return false;
 	} else if (t->now.l3_protocol == ETH_P_IPV6) {
 		if (!fetch(place, place->l3 + 8, v6, sizeof(v6)))

@@ -375,8 +375,11 @@ static __always_inline void handle(void *ctx, struct hit *hit)
 	}
 }
 
-/* The new skb inherits the parent's identity. */
-static __always_inline void adopt(void *ctx, struct tracked *parent, u64 skb)
+/* No header is there: whatever is seen of the skb is new. */
+#define NOWHERE ~0u
+
+/* The new skb inherits the parent's identity, and its headers unless it is one of several pieces. */
+static __always_inline void adopt(void *ctx, struct tracked *parent, u64 skb, bool is_piece)
 {
 	struct tracked *child = find_tracked(skb);
 
@@ -397,7 +400,7 @@ static __always_inline void adopt(void *ctx, struct tracked *parent, u64 skb)
 	child->inner = parent->inner;
 	child->device = parent->device;
 	child->dev = parent->dev;
-	child->l3 = parent->l3;
+	child->l3 = is_piece ? NOWHERE : parent->l3;
 	child->ports_at = parent->ports_at;
 #ifndef COUNT_HITS
 	note_headers(child);
@@ -461,7 +464,7 @@ static __always_inline void call_ends(void *ctx, u64 value, u64 key, const u32 m
 				if (!is_kernel_pointer(skb) || skb >= (u64)-4095)
 					break;
 				if (skb != call.skb)
-					adopt(ctx, parent, skb);
+					adopt(ctx, parent, skb, most > 1);
 				if (most > 1)
 					skb = READ(u64, skb, OFF_sk_buff__next);
 			}
