@@ -45,8 +45,8 @@ def tcp_serve(address: str, port: str) -> None:
     tell(bytes=received)
 
 
-def tcp_send(address: str, port: str, size: str) -> None:
-    with socket.create_connection((address, int(port)), TIMEOUT_S) as connection:
+def tcp_send(address: str, port: str, size: str, source: str = "") -> None:
+    with socket.create_connection((address, int(port)), TIMEOUT_S, (source, 0)) as connection:
         own_port = connection.getsockname()[1]
         connection.sendall(b"x" * int(size))
         connection.shutdown(socket.SHUT_WR)
@@ -59,6 +59,29 @@ def tcp_refused(address: str, port: str) -> None:
         socket.create_connection((address, int(port)), TIMEOUT_S)
     except ConnectionRefusedError:
         tell(refused=1)
+
+
+def sctp_serve(address: str, port: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP) as listener:
+        listener.settimeout(TIMEOUT_S)
+        listener.bind((address, int(port)))
+        listener.listen()
+        print("ready", flush=True)
+        connection, _ = listener.accept()
+        with connection:
+            connection.settimeout(TIMEOUT_S)
+            received = len(connection.recv(65536))
+            assert connection.recv(1) == b""
+    tell(bytes=received)
+
+
+def sctp_send(address: str, port: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP) as connection:
+        connection.settimeout(TIMEOUT_S)
+        connection.connect((address, int(port)))
+        own_port = connection.getsockname()[1]
+        connection.send(b"message")
+    tell(port=own_port)
 
 
 def udp_refused(address: str, port: str) -> None:
@@ -172,14 +195,14 @@ def no_tso(device: str) -> None:
 
 
 def tcp_sniff(device: str, port: str) -> None:
-    """Tells sequence number and data of every segment to that port that comes in, up to the FIN."""
+    """Tells sequence number and data of every segment to that port that comes in, up to the ACK after the FIN."""
     segments = []
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800)) as monitor:
         monitor.bind((device, 0))
         monitor.settimeout(TIMEOUT_S)
         print("ready", flush=True)
-        fin = False
-        while not fin:
+        fin = done = False
+        while not done:
             frame, (_, _, kind, _, _) = monitor.recvfrom(65536)
             tcp = frame[ETHERNET_BYTES + 20 :]
             if kind == socket.PACKET_OUTGOING or frame[ETHERNET_BYTES + 9] != socket.IPPROTO_TCP:
@@ -188,7 +211,8 @@ def tcp_sniff(device: str, port: str) -> None:
             if dport == int(port):
                 total = struct.unpack_from(">H", frame, ETHERNET_BYTES + 2)[0]
                 segments.append((seq, total - 20 - (offset >> 4) * 4))
-                fin = bool(flags & 1)
+                done = fin and not flags & 1
+                fin = fin or bool(flags & 1)
     tell(segments=segments)
 
 

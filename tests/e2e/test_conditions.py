@@ -113,7 +113,7 @@ def test_addresses_and_ports_of_either_side_and_any_of_some_flags(wide: Pair) ->
     netns = ("--netns", str(right.netns_inode()))
     with tcpdump(right, "r0", expression) as arrived, Nettrace(*RECEIVE, *options, *netns) as trace:
         tcp(left, right, "fd42::2", 6050, 5000)
-        tcp(right, left, "fd42::1", 6059, 5000)
+        tcp(right, left, "fd42::1", 6059, 5000, source="fd42::2")
         tcp_refused(left, "fd42::3", 6060)
         tcp_refused(left, "fd42::4", 6050)
         tcp_refused(left, "fd42::3", 6055)
@@ -205,7 +205,7 @@ def test_the_packet_inside(wide: Pair) -> None:
     assert error.packets[0].endswith(f" | {inside}")
 
 
-def test_the_rate_is_that_of_packets_that_match_and_chosen_traces_are_all_that_is_shown(pair: Pair) -> None:
+def test_the_rate_is_that_of_matching_packets_and_only_chosen_traces_are_shown(pair: Pair) -> None:
     left, right = pair
     with Nettrace("-p", "udp", "-D", "6065", "--rate-limit", "3", "-t", "__ip_local_out,udp_rcv") as trace:
         assert run_peer(left, "udp-flood", right.ip, "6066", "20000", "500") == {"sent": 500}

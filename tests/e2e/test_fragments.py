@@ -134,8 +134,7 @@ def test_every_fragment_is_seen_and_the_whole_packet(observed: Observed, what: s
         for line in fragments:
             # Only the first has ports, or the type and numbers of a ping.
             assert (whole in line.packet) == line.packet.endswith(" frag:0"), line
-    (received,) = observed.lines(begins, receives, receiver)
-    assert whole in received.packet
+    (received,) = [line for line in observed.lines(begins, receives, receiver) if whole in line.packet]
     assert " frag:" not in received.packet
     for block in observed.of(begins):
         assert block.marks == []
@@ -154,7 +153,10 @@ def test_the_hosts_counted_the_same_fragments(observed: Observed) -> None:
     assert observed.created == {"near": 4 * 3, "middle": 2 * 3 + 3, "far": 3}
     assert observed.reassembled == {"near": 3, "middle": 4, "far": 1}
     for host, count in observed.created.items():
-        assert len([line for line in observed.lines("", "veth_xmit", host) if " frag:" in line.packet]) == count
+        sent = [line for line in observed.lines("", "veth_xmit", host) if " frag:" in line.packet]
+        # The router passes on what another cut.
+        own = [line for line in sent if host == "far" or not line.packet.startswith(f"ICMP: {FAR} -> ")]
+        assert len(own) == count
 
 
 def test_ports_behind_extension_headers(observed: Observed) -> None:

@@ -3,23 +3,29 @@
 import re
 import time
 
-from .net import Host
-from .tool import READ_BY_PROGRAM, Nettrace
-from .traffic import udp
+from .net import Host, ping
+from .tool import Nettrace
+
+OTHER = "10.0.42.3"
 
 
 def test_basic_prints_each_hit_as_it_comes_and_dates_are_wall_clock_time(pair: tuple[Host, Host]) -> None:
     left, right = pair
-    with Nettrace("--basic", "-p", "udp", "-D", "6010", "--date") as trace:
+    left.sh("ip neigh flush dev l0")
+    with Nettrace("--basic", "-p", "0x806", "--addr", OTHER, "--date") as trace:
         before = time.time()
-        assert udp(left, right, right.ip, 6010, count=3) == 3
+        for address in (right.ip, OTHER):
+            assert ping(left, address)["received"] == 1
         after = time.time()
-        trace.wait_lines(3 * 8)
+        trace.wait_lines(2 * 6)
         assert trace.stop() == 0
-    names = [line.trace for line in trace.lines]
-    for name in ("__ip_local_out", "__dev_queue_xmit", "netif_receive_skb", "udp_rcv"):
-        assert names.count(name) == 3, name
-    assert sum(names.count(name) for name in READ_BY_PROGRAM) == 3
+    mac = right.sh("cat /sys/class/net/r0/address").strip().upper()
+    for text in (f"ARP: who has {OTHER}, tell {left.ip}", f"ARP: {OTHER} is at {mac}"):
+        names = [line.trace for line in trace.lines if line.packet == text]
+        for name in ("arp_xmit", "__dev_queue_xmit", "netif_receive_skb", "arp_rcv", "arp_process", "consume_skb"):
+            assert names.count(name) == 1, (text, name)
+    for line in trace.lines:
+        assert re.match(rf"ARP: .*{re.escape(OTHER)}\b", line.packet), line
     times = [line.time for line in trace.lines]
     assert times == sorted(times)
     for each in times:

@@ -83,10 +83,10 @@ def run_peer(host: Host, *arguments: str) -> dict[str, int]:
     return json.loads(host.sh(f"{sys.executable} {_SCRIPT} {' '.join(arguments)}"))  # type: ignore[no-any-return]
 
 
-def tcp(client: Host, server: Host, address: str, port: int, size: int) -> Connection:
+def tcp(client: Host, server: Host, address: str, port: int, size: int, source: str = "") -> Connection:
     """Connects, sends so many bytes, closes."""
     listener = Peer(server, "tcp-serve", address, str(port))
-    sent = run_peer(client, "tcp-send", address, str(port), str(size))
+    sent = run_peer(client, "tcp-send", address, str(port), str(size), *([source] if source else []))
     return Connection(sent["port"], port, listener.result()["bytes"])
 
 
