@@ -9,7 +9,7 @@ import functools
 import os
 import struct
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -138,6 +138,7 @@ class Btf:
         self._handle = handle
         self._base = base
         self._strings = strings
+        self._offsets: dict[bytes, Optional[int]] = {}  # of strings that were looked for; None: there is no such one
         self._raw_types = raw_types
         self._by_name = {kind: _NameOrder(raw_types, kind) for kind in (_FUNC, _TYPEDEF)}
         self._type = functools.cache(self._read_type)
@@ -281,16 +282,30 @@ class Btf:
             type_id = None if found is None else self._type(found).value
         return type_id
 
+    def expect(self, names: Iterable[str]) -> None:
+        """Finds all these names in one go, so that to ask for them later one by one is fast."""
+        wanted = {name.encode() for name in names}
+        self._offsets.update(dict.fromkeys(wanted))
+        at = 0 if self._base is None else len(self._base._strings)
+        for string in self._strings.split(b"\0"):
+            if string in wanted:
+                self._offsets[string] = at
+            at += len(string) + 1
+
     def _string_offset(self, name: str) -> Optional[int]:
+        encoded = name.encode()
+        if encoded not in self._offsets:
+            self._offsets[encoded] = self._find_string(encoded)
+        offset = self._offsets[encoded]
+        return offset if offset is not None or self._base is None else self._base._string_offset(name)
+
+    def _find_string(self, name: bytes) -> Optional[int]:
         base = 0 if self._base is None else len(self._base._strings)
         # Every string ends with a NUL, and the first one of a kernel is empty.
-        encoded = name.encode() + b"\0"
-        if base and self._strings.startswith(encoded):
+        if base and self._strings.startswith(name + b"\0"):
             return base
-        at = self._strings.find(b"\0" + encoded)
-        if at >= 0:
-            return base + at + 1
-        return None if self._base is None else self._base._string_offset(name)
+        at = self._strings.find(b"\0" + name + b"\0")
+        return base + at + 1 if at >= 0 else None
 
     def _read_type(self, type_id: int) -> _Type:
         if type_id == 0:

@@ -131,6 +131,8 @@ def make(
     probes: list[Probe] = []
     skipped: list[Skipped] = []
     tracepoints: list[Trace] = []
+    traces = tuple(traces)
+    kernel.btf.expect(function for trace in traces for function in trace.functions)
     for trace in traces:
         try:
             if trace.tracepoint is not None:
