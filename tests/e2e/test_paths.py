@@ -197,9 +197,12 @@ def test_arp_question_and_answer(observed: Observed) -> None:
         return
     mac = observed.right.sh("cat /sys/class/net/r0/address").strip().upper()
     assert observed.of(f"ARP: who has {observed.target}, tell {observed.source}")
-    (answer,) = observed.of(f"ARP: {observed.target} is at {mac}")
-    assert answer.traces[0] == "arp_xmit"
-    assert "arp_process" in answer.traces
+    # If the run takes long, the neighbour is asked again.
+    answers = observed.of(f"ARP: {observed.target} is at {mac}")
+    assert answers
+    for answer in answers:
+        assert answer.traces[0] == "arp_xmit"
+        assert "arp_process" in answer.traces
 
 
 def test_detail_names_namespace_interface_and_cpu(observed: Observed) -> None:
