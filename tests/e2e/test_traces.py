@@ -101,22 +101,6 @@ def test_a_return_is_that_of_its_own_call(pair: Pair) -> None:
         assert [line.note for line in lines] == [f"*return: {lines[0].skb}*"], block
 
 
-def test_a_path_ends_where_asked(pair: Pair) -> None:
-    left, right = pair
-    with Nettrace("-p", "icmp", "--addr", right.ip, "--trace-free", "netif_receive_skb", "--tiny-show") as trace:
-        assert ping(left, right.ip, PINGS)["received"] == PINGS
-        trace.wait_blocks(2 * PINGS)
-        assert trace.stop() == 0
-    assert len(trace.blocks) == 2 * PINGS
-    for block in trace.blocks:
-        assert block.traces[0] == "__ip_local_out" and block.traces[-1] == "netif_receive_skb"
-        assert block.traces.count("netif_receive_skb") == 1
-        assert block.marks == []
-        # The headers once, and then no more.
-        assert len(block.packets) == 1 + (len(block.lines) > 1)
-        assert [line.packet for line in block.lines[1:]] == [""] * (len(block.lines) - 1)
-
-
 def test_hits_are_counted(pair: Pair) -> None:
     left, right = pair
     with Nettrace("-p", "icmp", "--addr", right.ip, "--func-stats", "-c", str(2 * PINGS)) as trace:
