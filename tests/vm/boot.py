@@ -22,6 +22,10 @@ CPUS = 2
 # The kernel's console goes to the first serial port, the job's output to the second.
 CONSOLE_TAIL_LINES = 40
 
+# Exit statuses of a guest that gave none.
+TIMED_OUT = 124
+STOPPED_BY_ITSELF = 125
+
 INIT = """#!/bin/sh
 # Process 1 of the guest, from the job folder.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -91,15 +95,15 @@ def run(
                     timeout=timeout_s,
                     check=False,
                 )
-            status = int((job / "status").read_text()) if (job / "status").exists() else 125
+            status = int((job / "status").read_text()) if (job / "status").exists() else STOPPED_BY_ITSELF
         except subprocess.TimeoutExpired:
-            status = 124
+            status = TIMED_OUT
         if keep_in is not None:
             keep_in.mkdir(parents=True, exist_ok=True)
             shutil.copytree(job / "out", keep_in, dirs_exist_ok=True)
             shutil.copy(console, keep_in / "console.log")
-        if status in (124, 125):
-            why = f"no end within {timeout_s:.0f} s" if status == 124 else "the guest stopped by itself"
+        if status in (TIMED_OUT, STOPPED_BY_ITSELF):
+            why = f"no end within {timeout_s:.0f} s" if status == TIMED_OUT else "the guest stopped by itself"
             tail = console.read_text(errors="replace").splitlines()[-CONSOLE_TAIL_LINES:] if console.exists() else []
             print(f"vm {kernel.version}: {why}; its console ends:", *tail, sep="\n", file=sys.stderr, flush=True)
         return status
