@@ -135,6 +135,12 @@ def device(
     )
 
 
+def forget(*everybody: Host) -> None:
+    """No host knows any neighbour; were it one of them only, the other's next question would tell it."""
+    for host in everybody:
+        sh(f"ip -n {host.name} neigh flush all")
+
+
 def ping(source: Host, target: str, count: int = 1, options: str = "") -> dict[str, int]:
     """Pings and returns ping's own statistics."""
     text = source.sh(f"ping -n -c {count} -i 0.2 -W 5 {options} {target}", check=False)

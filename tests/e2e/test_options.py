@@ -3,7 +3,7 @@
 import re
 import time
 
-from .net import Host, ping
+from .net import Host, forget, ping
 from .tool import Nettrace
 
 OTHER = "10.0.42.3"
@@ -11,8 +11,8 @@ OTHER = "10.0.42.3"
 
 def test_basic_prints_each_hit_as_it_comes_and_dates_are_wall_clock_time(pair: tuple[Host, Host]) -> None:
     left, right = pair
-    left.sh("ip neigh flush dev l0")
     with Nettrace("--basic", "-p", "0x806", "--addr", OTHER, "--date") as trace:
+        forget(left, right)
         before = time.time()
         for address in (right.ip, OTHER):
             assert ping(left, address)["received"] == 1

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from .net import Host, ping
+from .net import Host, forget, ping
 from .tool import READ_BY_PROGRAM, Block, Nettrace
 from .traffic import Connection, tcp, tcp_refused, udp
 
@@ -50,8 +50,8 @@ def observed(request: pytest.FixtureRequest, pair: tuple[Host, Host]) -> Iterato
     left, right = pair
     version = request.param
     source, target, other = (left.ip, right.ip, "10.0.42.3") if version == 4 else (left.ip6, right.ip6, "fd42::3")
-    left.sh("ip neigh flush dev l0")
     with Nettrace("--addr", target, "--detail") as trace:
+        forget(left, right)
         before = in_segments(left, right)
         pings = ping(left, target, PINGS)
         assert ping(left, other, 2)["received"] == 2
