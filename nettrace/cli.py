@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from . import coverage, files, filters, meaning, netns, options, pcap, plan, selection, sinks, source, tree
 from .errors import BpfError, KernelError, NettraceError, UsageError
@@ -21,6 +21,9 @@ from .run import Run, wall_offset_ns
 from .selection import Selection
 from .sinks import Display, Lookups
 from .source import Settings
+
+if TYPE_CHECKING:
+    from .bpf import Session
 
 log = logging.getLogger("nettrace")
 
@@ -104,7 +107,6 @@ def _run(
 ) -> int:  # fmt: skip
     from .bpf import Session
 
-    started = time.monotonic()
     display = Display(
         detail=asked.detail,
         columns=asked.columns,
@@ -117,24 +119,34 @@ def _run(
         colour=sinks.wants_colour(sys.stdout, os.environ),
     )
     sink = sinks.Text(sys.stdout, display, _lookups(kernel, what))
+    started = time.monotonic()
     with Session(text, files.BPF, what, settings, multi) as session:
         log.debug("compiled in %.2f s", time.monotonic() - started)
         run = Run(
             session, kernel, what, settings, sink, count=asked.count, join_clones=not asked.trace_noclone,
             min_latency_ns=packet_filter.min_latency_ns,
         )  # fmt: skip
-        session.attach()
-        skipped = [*what.skipped, *session.skipped]
-        _report(skipped, session.attached, started)
-        with _Signals() as signals:
-            sink.note("begin trace...")
-            while not run.done and not signals.stop:
-                run.step()
-            run.finish()
-            sink.note("end trace...")
-            print(run.summary(skipped=len(skipped)).text(asked.verbose), file=sys.stderr, flush=True)
-            session.detach()
+        return _attend(session, run, what, verbose=asked.verbose, started=started)
+
+
+def _attend(session: "Session", run: Run, what: Plan, *, verbose: bool, started: float) -> int:
+    """Runs what is set up from the attaching of the probes to the summary."""
+    session.attach()
+    skipped = [*what.skipped, *session.skipped]
+    _report(skipped, session.attached, started)
+    with _Signals() as signals:
+        _say("begin trace...")
+        while not run.done and not signals.stop:
+            run.step()
+        run.finish()
+        _say("end trace...")
+        print(run.summary(skipped=len(skipped)).text(verbose), file=sys.stderr, flush=True)
+        session.detach()
     return 0
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
 
 
 def _lookups(kernel: Kernel, what: Plan) -> Lookups:
