@@ -8,10 +8,16 @@
 
 /* More than the slots that one hit can need: headers, inner ones, device, step, detail, drop. */
 #ifdef WITH_STACK
-#define HIT_SLOTS 36
+#define STACK_SLOTS 18
 #else
-#define HIT_SLOTS 18
+#define STACK_SLOTS 0
 #endif
+#ifdef WITH_FACTS
+#define FACTS_SLOTS (1 + FACT_WORDS / 2)
+#else
+#define FACTS_SLOTS 0
+#endif
+#define HIT_SLOTS (18 + STACK_SLOTS + FACTS_SLOTS)
 
 /* A followed skb: the message that is growing, then what only the kernel needs. */
 struct tracked {
@@ -69,7 +75,10 @@ struct hit {
 	u32 place;
 	u16 flags;
 	u8 kind;		/* KIND_STEP, KIND_STEP_TRACEPOINT */
-	u8 unused;
+	u8 facts;		/* the number of the set to tell; 0: none */
+#ifdef WITH_FACTS
+	u64 arguments[6];	/* of the function, for the facts */
+#endif
 	struct place at;
 	struct place inside;	/* where the reading of headers is */
 	u32 l4;			/* likewise; 0: there is no transport header here */

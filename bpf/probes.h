@@ -86,8 +86,19 @@ int work(void *ctx)
 }
 
 /* These do not return, unless the worker is missing. BCC wants such calls outside of macros. */
-static __always_inline void hand_over_call(struct pt_regs *ctx, struct hit *place, u64 sk)
+static __always_inline void hand_over_call(struct pt_regs *ctx, struct hit *place, u64 sk, u8 facts)
 {
+#ifdef WITH_FACTS
+	place->facts = facts;
+	if (facts) {
+		place->arguments[0] = ARG_0(ctx);
+		place->arguments[1] = ARG_1(ctx);
+		place->arguments[2] = ARG_2(ctx);
+		place->arguments[3] = ARG_3(ctx);
+		place->arguments[4] = ARG_4(ctx);
+		place->arguments[5] = ARG_5(ctx);
+	}
+#endif
 	place->sk = (void *)sk;
 	place->where = (u32)PT_REGS_IP(ctx);
 	place->kind = KIND_STEP;
@@ -98,8 +109,17 @@ static __always_inline void hand_over_call(struct pt_regs *ctx, struct hit *plac
 }
 
 static __always_inline void hand_over_tracepoint(struct bpf_raw_tracepoint_args *ctx, struct hit *place, u32 index,
-						 u64 drop_location)
+						 u64 drop_location, const u8 facts, const u32 arguments)
 {
+#ifdef WITH_FACTS
+	u32 i;
+
+	place->facts = facts;
+#pragma unroll
+	for (i = 0; i < 6; i++)
+		if (i < arguments)
+			place->arguments[i] = ctx->args[i];
+#endif
 	place->sk = NULL;
 	place->where = index;
 	place->kind = KIND_STEP_TRACEPOINT;
@@ -109,20 +129,20 @@ static __always_inline void hand_over_tracepoint(struct bpf_raw_tracepoint_args 
 }
 
 /* skb_from: DIRECT or FIRST_MEMBER; sk_arg: a number, or none. */
-#define KPROBE(name, skb_from, skb_arg, sk_arg, flags)                         \
+#define KPROBE(name, skb_from, skb_arg, sk_arg, flags, facts)                  \
 	int name(struct pt_regs *ctx)                                          \
 	{                                                                      \
 		struct hit *place = leave(ctx, (u64)skb_from(ARG_##skb_arg(ctx)), flags); \
 									       \
 		if (place)                                                     \
-			hand_over_call(ctx, place, ARG_##sk_arg(ctx));         \
+			hand_over_call(ctx, place, ARG_##sk_arg(ctx), facts);  \
 		return 0;                                                      \
 	}
 
 /*
  * One program for all functions, where each can be attached with a cookie: the
- * flags in 16 bits, the index of the skb in 4, that of the socket plus 1 in 4, and
- * whether the argument only leads to the skb.
+ * flags in 16 bits, the index of the skb in 4, that of the socket plus 1 in 4,
+ * whether the argument only leads to the skb in 4, and the number of the facts in 8.
  */
 static __always_inline u64 argument(struct pt_regs *ctx, u64 index)
 {
@@ -161,18 +181,18 @@ static __always_inline u64 argument(struct pt_regs *ctx, u64 index)
 		if (place) {                                                   \
 			if (cookie >> 20 & 0xf)                                \
 				sk = argument(ctx, (cookie >> 20 & 0xf) - 1);  \
-			hand_over_call(ctx, place, sk);                        \
+			hand_over_call(ctx, place, sk, cookie >> 28 & 0xff);   \
 		}                                                              \
 		return 0;                                                      \
 	}
 
-#define TRACEPOINT(name, skb_arg, index, flags)                                \
+#define TRACEPOINT(name, skb_arg, index, flags, facts, arguments)              \
 	int name(struct bpf_raw_tracepoint_args *ctx)                          \
 	{                                                                      \
 		struct hit *place = leave(ctx, ctx->args[skb_arg], flags);     \
 									       \
 		if (place)                                                     \
-			hand_over_tracepoint(ctx, place, index, 0);            \
+			hand_over_tracepoint(ctx, place, index, 0, facts, arguments); \
 		return 0;                                                      \
 	}
 
@@ -184,7 +204,7 @@ static __always_inline u64 argument(struct pt_regs *ctx, u64 index)
 									       \
 		if (place) {                                                   \
 			place->drop_reason = reason_arg ? (u32)ctx->args[reason_arg] : NO_REASON; \
-			hand_over_tracepoint(ctx, place, index, ctx->args[location_arg]); \
+			hand_over_tracepoint(ctx, place, index, ctx->args[location_arg], 0, 0); \
 		}                                                              \
 		return 0;                                                      \
 	}

@@ -199,6 +199,10 @@ static __always_inline void note_step(void *ctx, struct tracked *t, const struct
 		slots += sizeof(struct stack) / SLOT_BYTES;
 	}
 #endif
+#ifdef WITH_FACTS
+	if (hit->facts)
+		slots += read_facts(hit, (struct facts *)&t->log[slots]);
+#endif
 	t->record.slots = slots;
 }
 

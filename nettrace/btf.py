@@ -209,6 +209,20 @@ class Btf:
         type_id = self._struct(struct)
         if type_id is None:
             return None
+        place = self._place(type_id, path)
+        if place is None:
+            return None
+        bits = place.bitfield_bits or 8 * self._size(self._bare(place.type_id))
+        return Member(place.offset_bits, bits, bool(place.bitfield_bits))
+
+    def member_type(self, struct: str, path: str) -> Optional[str]:
+        """The type of such a member, as C text."""
+        type_id = self._struct(struct)
+        place = None if type_id is None else self._place(type_id, path)
+        return None if place is None else self._text(self._bare(place.type_id))
+
+    def _place(self, type_id: int, path: str) -> Optional[_Place]:
+        """Where a member of the struct lies, from the struct's beginning."""
         offset_bits = 0
         place: Optional[_Place] = None
         for name in path.split("."):
@@ -217,8 +231,7 @@ class Btf:
                 return None
             offset_bits += place.offset_bits
             type_id = self._bare(place.type_id)
-        assert place is not None
-        return Member(offset_bits, place.bitfield_bits or 8 * self._size(type_id), bool(place.bitfield_bits))
+        return None if place is None else place._replace(offset_bits=offset_bits)
 
     def prototype(self, function: str) -> Optional[Prototype]:
         """What a function takes and returns; None if BTF does not have it."""

@@ -3,11 +3,12 @@
 import bisect
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Optional
+from typing import Optional, Union
 
 from . import event
 from .errors import StreamError
 from .event import Detail, Device, Drop, Event, Packet, Record, Return
+from .facts import Fact
 
 _IPV4_FAMILY = (0x0800, 0x0806, 0x8035)
 _LOW_HALF = 0xFFFFFFFF
@@ -31,15 +32,19 @@ class Decoder:
 
     addresses: the trace at each probed function's address.
     tracepoints: the traces that are tracepoints, by their number in the plan.
+    facts: the plan's sets of facts.
     """
 
-    def __init__(self, addresses: Mapping[int, str], tracepoints: Sequence[str]) -> None:
+    def __init__(
+        self, addresses: Mapping[int, str], tracepoints: Sequence[str], facts: Sequence[Sequence[Fact]] = ()
+    ) -> None:
         self.messages = 0  # decoded so far
         self.gaps = 0  # messages that never came, by the CPUs' sequence numbers
         self._functions = sorted((address & _LOW_HALF, name) for address, name in addresses.items())
         self._starts = [start for start, _ in self._functions]
         self._known: dict[int, str] = {}
         self._tracepoints = tracepoints
+        self._facts = facts
         self._expected: dict[tuple[int, int], int] = {}
 
     def decode(self, raw: bytes, *, sent: bool = True) -> Record:
@@ -88,7 +93,7 @@ class Decoder:
         end = at + slots * event.SLOT_BYTES
         while at < end:
             kind, length = raw[at + 14], raw[at + 15]
-            if length != _ITEM_SLOTS.get(kind) or at + length * event.SLOT_BYTES > end:
+            if not _is_item(kind, length) or at + length * event.SLOT_BYTES > end:
                 raise StreamError(f"a message from the kernel has an item of kind {kind} and {length} slots")
             if kind in (event.STEP, event.STEP_TRACEPOINT):
                 if packet is None:
@@ -113,10 +118,25 @@ class Decoder:
             elif kind == event.DROP:
                 location, reason, _, _, _ = event.DROP_ITEM.struct.unpack_from(raw, at)
                 events[-1] = events[-1]._replace(drop=Drop(location, None if reason == event.NO_REASON else reason))
+            elif kind == event.FACTS:
+                events[-1] = events[-1]._replace(facts=self._told(raw, at))
             else:
                 raise StreamError("a return comes among steps")
             at += length * event.SLOT_BYTES
         return tuple(events)
+
+    def _told(self, raw: bytes, at: int) -> tuple[tuple[str, Union[int, str]], ...]:
+        """What the facts of a step say, with their names."""
+        _, _, number, _, slots, words = event.FACTS_ITEM.struct.unpack_from(raw.ljust(at + event.FACTS_ITEM.size), at)
+        if not 0 < number <= len(self._facts):
+            raise StreamError(f"no set of facts has the number {number}")
+        values = struct.unpack(f"<{event.FACT_WORDS}Q", words)[: 2 * (slots - 1)]
+        facts = []
+        word = 0
+        for fact in self._facts[number - 1]:
+            facts.append((fact.name, fact.value(values[word : word + fact.words])))
+            word += fact.words
+        return tuple(facts)
 
     def trace(self, kind: int, where: int) -> str:
         """The trace that a step of this kind at this place is of."""
@@ -135,6 +155,12 @@ class Decoder:
                 raise StreamError(f"no probe was set at the address ...{where:08x}")
             name = self._known[where] = self._functions[index][1]
         return name
+
+
+def _is_item(kind: int, slots: int) -> bool:
+    if kind == event.FACTS:
+        return 1 < slots <= event.FACTS_ITEM.size // event.SLOT_BYTES
+    return slots == _ITEM_SLOTS.get(kind)
 
 
 def _packet(raw: bytes, at: int) -> Packet:

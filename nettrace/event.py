@@ -10,7 +10,7 @@ work on another CPU.
 """
 
 import struct
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Union
 
 SLOT_BYTES = 16
 
@@ -24,6 +24,7 @@ INNER = 6  # the layout of a packet
 DEVICE = 7
 RETURN = 8
 STACK = 9
+FACTS = 10
 
 # Flags of a record.
 FREED = 1 << 0  # the skb was freed: no more will come of it
@@ -32,6 +33,8 @@ DELIVERED = 1 << 2  # an earlier message of it reached the buffer
 RETURNED = 1 << 3  # the message is a function's return and nothing else
 
 STACK_FRAMES = 32
+
+FACT_WORDS = 12  # at most, of one step
 
 NO_REASON = 0xFFFFFFFF  # the drop reason where the kernel gives none
 
@@ -194,7 +197,19 @@ STACK_ITEM = Layout(
     ("u64", "frames", STACK_FRAMES),  # code addresses, the innermost first
 )
 
-LAYOUTS = (RECORD, STEP_ITEM, PACKET_ITEM, DEVICE_ITEM, DETAIL_ITEM, DROP_ITEM, RETURN_ITEM, STACK_ITEM)
+FACTS_ITEM = Layout(
+    "facts",
+    ("u64", "unused", 1),
+    ("u32", "unused2", 1),
+    ("u16", "set", 1),  # which facts: their place in the plan, from 1
+    ("u8", "kind", 1),
+    ("u8", "slots", 1),  # that the words of this set need
+    ("u64", "words", FACT_WORDS),
+)
+
+LAYOUTS = (
+    RECORD, STEP_ITEM, PACKET_ITEM, DEVICE_ITEM, DETAIL_ITEM, DROP_ITEM, RETURN_ITEM, STACK_ITEM, FACTS_ITEM,
+)  # fmt: skip
 _CONSTANTS = {
     "SLOT_BYTES": SLOT_BYTES,
     "PLACES": PLACES,
@@ -207,6 +222,8 @@ _CONSTANTS = {
     "KIND_DEVICE": DEVICE,
     "KIND_RETURN": RETURN,
     "KIND_STACK": STACK,
+    "KIND_FACTS": FACTS,
+    "FACT_WORDS": FACT_WORDS,
     "STACK_FRAMES": STACK_FRAMES,
     "RECORD_FREED": FREED,
     "RECORD_SINGLE": SINGLE,
@@ -296,6 +313,11 @@ class Event(NamedTuple):
     drop: Optional[Drop] = None
     stack: tuple[int, ...] = ()  # code addresses, the innermost first
     returned: Optional[Return] = None
+    facts: tuple[tuple[str, Union[int, str]], ...] = ()  # what else the trace tells, see tracer.yaml
+
+    def fact(self, name: str) -> Union[int, str, None]:
+        """What the fact of this name says; None if the trace does not tell it here."""
+        return next((value for known, value in self.facts if known == name), None)
 
 
 class Record(NamedTuple):

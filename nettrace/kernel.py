@@ -267,10 +267,14 @@ class Kernel:
         name = function.partition(".")[0]
         prototype = self.btf.prototype(name)
         if prototype is None:
-            module = self.symbols.module(self.symbols.resolve(function) or "")
-            types = self.module_btf(module) if module else None
-            prototype = None if types is None else types.prototype(name)
+            types = self.types_of(function)
+            prototype = None if types is self.btf else types.prototype(name)
         return prototype
+
+    def types_of(self, function: str) -> Btf:
+        """The types that a function of the kernel or of a loaded module is compiled with, as far as they are told."""
+        module = self.symbols.module(self.symbols.resolve(function) or "")
+        return (self.module_btf(module) if module else None) or self.btf
 
     def return_type(self, function: str) -> Optional[str]:
         """What a function returns, as C text; None where BTF does not tell."""

@@ -4,7 +4,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Optional
 
-from .btf import Prototype
+from . import facts
+from .btf import Btf, Prototype
+from .facts import Fact
 from .kernel import ABSENT, Kernel
 from .tree import Trace
 
@@ -37,6 +39,8 @@ class Program(NamedTuple):
     returns: bool = False  # the function's return is told
     stack: bool = False
     most: int = 1  # function_return: how many new skbs
+    facts: int = 0  # the number of the set that its hits tell, from 1; 0: they tell no more than the packet
+    arguments: int = 0  # tracepoint: how many of them the facts need
     tracepoint: int = 0  # the trace's number in the plan
     location: int = 0  # drop: index of the argument
     reason: int = 0  # likewise; 0: the kernel has none
@@ -89,6 +93,7 @@ class Plan:
     probes: tuple[Probe, ...]
     skipped: tuple[Skipped, ...]
     tracepoints: tuple[Trace, ...]  # a tracepoint's step carries its index here
+    facts: tuple[tuple[Fact, ...], ...] = ()  # a set for each trace that tells some
 
     @property
     def programs(self) -> tuple[Program, ...]:
@@ -107,12 +112,14 @@ class Wishes:
     match_at: where packets are matched, for runs whose traces were chosen by hand and may leave
     out those that packets enter by; None: as the tree says. end_at: after these a packet is not
     followed any more. stack_at: with the way there. return_at: with what the function returned.
+    facts: whether traces tell their facts.
     """
 
     match_at: Optional[Collection[str]] = None
     end_at: Collection[str] = ()
     stack_at: Collection[str] = ()
     return_at: Collection[str] = ()
+    facts: bool = True
 
 
 def make(
@@ -131,19 +138,20 @@ def make(
     probes: list[Probe] = []
     skipped: list[Skipped] = []
     tracepoints: list[Trace] = []
+    sets: dict[tuple[Fact, ...], int] = {}
     traces = tuple(traces)
     kernel.btf.expect(function for trace in traces for function in trace.functions)
     for trace in traces:
         try:
             if trace.tracepoint is not None:
-                probes.append(Probe(trace, *_tracepoint(trace, kernel, wishes, len(tracepoints))))
+                probes.append(Probe(trace, *_tracepoint(trace, kernel, wishes, len(tracepoints), sets)))
                 tracepoints.append(trace)
             else:
-                pairs = _function(trace, kernel, wishes, clones)
+                pairs = _function(trace, kernel, wishes, clones, sets)
                 probes.extend(_by_cookie(Probe(trace, *pair)) if cookies else Probe(trace, *pair) for pair in pairs)
         except _Missing as why:
             skipped.append(Skipped(trace, str(why)))
-    return Plan(tuple(probes), tuple(skipped), tuple(tracepoints))
+    return Plan(tuple(probes), tuple(skipped), tuple(tracepoints), tuple(sets))
 
 
 def _by_cookie(probe: Probe) -> Probe:
@@ -153,11 +161,26 @@ def _by_cookie(probe: Probe) -> Probe:
         return probe
     sk = 0 if program.sk is None else program.sk + 1
     marks = sum(mark for mark, on in zip(MARKS.values(), program.marks) if on)
-    cookie = marks | program.skb << 16 | sk << 20 | program.deref << 24
+    cookie = marks | program.skb << 16 | sk << 20 | program.deref << 24 | program.facts << 28
     return probe._replace(program=Program("kprobe_by_cookie"), cookie=cookie)
 
 
-def _tracepoint(trace: Trace, kernel: Kernel, wishes: Wishes, index: int) -> tuple[str, Program]:
+def _facts(
+    trace: Trace, prototype: Optional[Prototype], types: Btf, wishes: Wishes, sets: dict[tuple[Fact, ...], int]
+) -> tuple[int, int]:
+    """The number of the trace's set of facts, and how many arguments they need; 0: this kernel has none of them."""
+    if not wishes.facts:
+        return 0, 0
+    found = (facts.find(name, path, prototype, types) for name, path in trace.facts)
+    wanted = tuple(fact for fact in found if fact is not None)
+    if not wanted:
+        return 0, 0
+    return sets.setdefault(wanted, len(sets) + 1), 1 + max(fact.argument for fact in wanted)
+
+
+def _tracepoint(
+    trace: Trace, kernel: Kernel, wishes: Wishes, index: int, sets: dict[tuple[Fact, ...], int]
+) -> tuple[str, Program]:
     assert trace.tracepoint is not None
     event = trace.tracepoint.partition(":")[2]
     prototype = kernel.btf.tracepoint(event)
@@ -166,9 +189,10 @@ def _tracepoint(trace: Trace, kernel: Kernel, wishes: Wishes, index: int) -> tup
     skb = prototype.index(SKB_TYPE)
     if skb is None:
         raise _Missing(f"tracepoint {trace.tracepoint} has no packet among its arguments")
+    told, arguments = _facts(trace, prototype, kernel.btf, wishes, sets)
     program = Program(
-        "tracepoint", skb=skb, tracepoint=index, match=_matches(trace, wishes), frees=trace.role in ("free", "drop"),
-        ends=trace.name in wishes.end_at, stack=trace.name in wishes.stack_at,
+        "tracepoint", skb=skb, facts=told, arguments=arguments, tracepoint=index, match=_matches(trace, wishes),
+        frees=trace.role in ("free", "drop"), ends=trace.name in wishes.end_at, stack=trace.name in wishes.stack_at,
     )  # fmt: skip
     if trace.role != "drop":
         return event, program
@@ -180,7 +204,9 @@ def _tracepoint(trace: Trace, kernel: Kernel, wishes: Wishes, index: int) -> tup
     return event, program._replace(kind="drop", location=location, reason=reason or 0)
 
 
-def _function(trace: Trace, kernel: Kernel, wishes: Wishes, clones: bool) -> list[tuple[str, Program]]:
+def _function(
+    trace: Trace, kernel: Kernel, wishes: Wishes, clones: bool, sets: dict[tuple[Fact, ...], int]
+) -> list[tuple[str, Program]]:
     if not kernel.features.kprobes:
         raise _Missing("this kernel has no kprobes (CONFIG_KPROBES)")
     symbol, function = _symbol(trace, kernel)
@@ -199,6 +225,7 @@ def _function(trace: Trace, kernel: Kernel, wishes: Wishes, clones: bool) -> lis
         ends=trace.name in wishes.end_at,
         returns=returns,
         stack=trace.name in wishes.stack_at,
+        facts=_facts(trace, prototype, kernel.types_of(function), wishes, sets)[0],
     )
     if not clones and not returns:
         return [(symbol, entry)]

@@ -72,7 +72,7 @@ class Run:
             address = None if probe.program.is_tracepoint else kernel.symbols.address(probe.target)
             if address is not None:
                 addresses[address] = probe.trace.name
-        self._decoder = Decoder(addresses, [trace.name for trace in plan.tracepoints])
+        self._decoder = Decoder(addresses, [trace.name for trace in plan.tracepoints], plan.facts)
         self._lifecycle = Lifecycle(idle_ns=IDLE_NS, join_clones=join_clones)
         # A ring buffer is in order by itself; perf buffers are one a CPU.
         self._order = None if settings.ringbuf else TimeOrder()

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import event, pcap
+from . import event, facts, pcap
 from .btf import Btf, Member
 from .errors import KernelError
 from .filters import PacketFilter
 from .kernel import Kernel
 from .plan import MARKS, Plan, Program
 
-FILES = ("maps.h", "packet.h", "filter.h", "track.h", "probes.h")
+FILES = ("maps.h", "packet.h", "filter.h", "facts.h", "track.h", "probes.h")
 
 # What the C reads of the kernel's structs. A name after the colon is what the member is called
 # in C, where the path has a dot, another struct embeds it, or kernels call it differently: of
@@ -69,6 +69,7 @@ def render(plan: Plan, kernel: Kernel, settings: Settings, packet_filter: Packet
         "USE_RINGBUF": settings.ringbuf,
         "WITH_DETAIL": settings.detail,
         "WITH_STACK": any(probe.program.stack or probe.cookie & MARKS["STACK"] for probe in plan.probes),
+        "WITH_FACTS": bool(plan.facts),
         "COUNT_HITS": settings.count_hits,
     }
     defines.update({name: 1 for name, on in switches.items() if on})
@@ -80,6 +81,8 @@ def render(plan: Plan, kernel: Kernel, settings: Settings, packet_filter: Packet
         parts.append(f'#line 1 "bpf/{name}"\n{(bpf_dir / name).read_text(encoding="utf-8")}')
         if name == "filter.h" and packet_filter.expression is not None:
             parts.append('#line 1 "expression"\n' + pcap.c_text(packet_filter.expression))
+        if name == "facts.h" and plan.facts:
+            parts.append('#line 1 "facts"\n' + facts.c_text(plan.facts))
     parts.append('#line 1 "stubs"\n')
     parts += [_stub(program) + "\n" for program in plan.programs]
     return "".join(parts)
@@ -90,13 +93,16 @@ def _stub(program: Program) -> str:
     if program.kind == "kprobe":
         skb_from = "FIRST_MEMBER" if program.deref else "DIRECT"
         sk = "none" if program.sk is None else program.sk
-        return f"KPROBE({program.name}, {skb_from}, {program.skb}, {sk}, {flags})"
+        return f"KPROBE({program.name}, {skb_from}, {program.skb}, {sk}, {flags}, {program.facts})"
     if program.kind == "kprobe_by_cookie":
         return f"KPROBE_BY_COOKIE({program.name})"
     if program.kind == "function_return":
         return f"RETURN({program.name}, {program.most})"
     if program.kind == "tracepoint":
-        return f"TRACEPOINT({program.name}, {program.skb}, {program.tracepoint}, {flags})"
+        return (
+            f"TRACEPOINT({program.name}, {program.skb}, {program.tracepoint}, {flags}, {program.facts}, "
+            f"{program.arguments})"
+        )
     return (
         f"DROP_TRACEPOINT({program.name}, {program.skb}, {program.location}, {program.reason}, "
         f"{program.tracepoint}, {flags})"

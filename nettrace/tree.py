@@ -8,6 +8,7 @@ from typing import Optional, Union
 
 from . import yamlfile
 from .errors import UsageError
+from .facts import is_path
 from .suggest import did_you_mean
 from .yamlfile import Item
 
@@ -16,6 +17,7 @@ ROOT = "all"
 # Arguments that x86-64 passes in registers; other architectures have more, but a tree holds for all.
 REGISTER_ARGUMENTS = 6
 
+_TRACE_KEYS = ("functions", "tracepoint", "skb", "sk", "deref", "match", "role", "default", "facts")
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TRACEPOINT = re.compile(r"[A-Za-z0-9_]+:[A-Za-z0-9_]+")
@@ -36,6 +38,7 @@ class Trace:
     match: bool  # packets not yet followed are matched against the filter here
     role: Optional[str]  # one of ROLES
     default: bool  # on unless other traces were asked for
+    facts: tuple[tuple[str, str], ...] = ()  # what it tells beyond the packet: names, and paths as in nettrace/facts.py
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -136,7 +139,7 @@ class _Reader:
         )
 
     def trace(self, name: str, item: Item, group: str, default: bool) -> Trace:
-        fields = item.fields(["desc"], ["functions", "tracepoint", "skb", "sk", "deref", "match", "role", "default"])
+        fields = item.fields(["desc"], _TRACE_KEYS)
         trace = Trace(
             name=name,
             desc=fields["desc"].text(),
@@ -149,6 +152,7 @@ class _Reader:
             match=_boolean(fields, "match", False),
             role=fields["role"].choice(ROLES) if "role" in fields else None,
             default=default and _boolean(fields, "default", True),
+            facts=_facts(fields),
         )
         if trace.skb is None and trace.sk is None and trace.functions:
             raise item.error(f"trace '{name}' needs 'skb' or 'sk', the index of that argument")
@@ -182,6 +186,20 @@ def _functions(name: str, item: Item, fields: dict[str, Item]) -> tuple[str, ...
     if len(set(functions)) < len(functions):
         raise fields["functions"].error("a function is named twice")
     return functions
+
+
+def _facts(fields: dict[str, Item]) -> tuple[tuple[str, str], ...]:
+    if "facts" not in fields:
+        return ()
+    found = []
+    for name, item in fields["facts"].mapping().items():
+        if not _FUNCTION.fullmatch(name):
+            raise item.error(f"'{name}' cannot be the name of a fact: letters, digits and _ only")
+        path = item.text()
+        if not is_path(path):
+            raise item.error(f"'{path}' is not of the form STRUCT->member, see nettrace/facts.py")
+        found.append((name, path))
+    return tuple(found)
 
 
 def _matching(item: Item, pattern: re.Pattern[str]) -> str:

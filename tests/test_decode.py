@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from nettrace.decode import Decoder
 from nettrace.errors import StreamError
 from nettrace.event import Detail, Device, Drop, Packet, Record, Return
+from nettrace.facts import Fact
 
 IP_RCV = 0xFFFFFFFF81000200
 IP_OUTPUT = 0xFFFFFFFF81000400
@@ -111,8 +112,19 @@ def stack(*frames: int, size: Optional[int] = None) -> bytes:
     return struct.pack("<QIHBB32Q", 0, size, 0, 9, 17, *frames, *behind)
 
 
+def facts(number: int, *words: int) -> bytes:
+    slots = 1 + (len(words) + 1) // 2
+    return struct.pack(f"<QIHBB{len(words)}Q", 0, 0, number, 10, slots, *words).ljust(16 * slots, b"\0")
+
+
+FACTS = (
+    (Fact("hook", 1, (), 0, 1), Fact("family", 1, (), 1, 1, shift=4, mask=15), Fact("error", 0, (), 8, 4, signed=True)),
+    (Fact("chain", 1, (8,), 0, 32, is_text=True), Fact("rule", 1, (), 0, 8)),
+)
+
+
 def decode(raw: bytes) -> Record:
-    return Decoder(ADDRESSES, TRACEPOINTS).decode(raw)
+    return Decoder(ADDRESSES, TRACEPOINTS, FACTS).decode(raw)
 
 
 def paths(found: Record) -> list[tuple[int, str]]:
@@ -227,8 +239,26 @@ def test_a_stack_is_cut_at_what_its_place_holds(size: int, frames: int) -> None:
     assert one.stack == addresses[:frames]
 
 
+def test_facts_have_their_names() -> None:
+    first, second = facts(1, 3, 0xA5, 0xFFFFFFFF), facts(2, *struct.unpack("<4Q", b"KUBE-FORWARD".ljust(32, b"\0")), 7)
+    head = (packet(CLIENT, SERVER), step(1, IP_RCV))
+    found = decode(record(*head, first, step(2, IP_RCV), step(3, IP_RCV), second))
+    assert [one.facts for one in found.events] == [
+        (("hook", 3), ("family", 10), ("error", -1)),
+        (),
+        (("chain", "KUBE-FORWARD"), ("rule", 7)),
+    ]
+    assert (found.events[0].fact("family"), found.events[0].fact("chain")) == (10, None)
+
+
+def test_a_text_that_fills_its_place_needs_no_end() -> None:
+    words = struct.unpack("<4Q", b"\xff" + b"x" * 31)
+    (one,) = decode(record(packet(CLIENT, SERVER), step(1, IP_RCV), facts(2, *words, 7))).events
+    assert one.fact("chain") == "\\xff" + "x" * 31
+
+
 def test_what_belongs_to_a_step_may_come_in_any_order() -> None:
-    told = [detail(1, 2, 3, 4, b"x"), drop(5, 6), stack(7)]
+    told = [detail(1, 2, 3, 4, b"x"), drop(5, 6), stack(7), facts(1, 1, 2, 3)]
     head = (packet(CLIENT, SERVER), step(1, IP_RCV), step(2, IP_RCV))
     (_, one), (_, two) = (decode(record(*head, *items)).events for items in (told, reversed(told)))
     assert one == two
@@ -413,7 +443,12 @@ def test_a_message_cut_off_anywhere_is_refused() -> None:
         ([device(1, b"eth0", 1), step(1, IP_RCV)], "a step comes before any packet's headers"),
         ([packet(CLIENT, SERVER), step(1, IP_RCV), returned(0, 0, 1)], "a return comes among steps"),
         ([packet(CLIENT, SERVER), inner(CLIENT, SERVER, 6)], "a tunnel of unknown kind 6"),
-        ([struct.pack("<QIHBB", 1, 0, 0, 10, 1)], "an item of kind 10 and 1 slots"),
+        ([struct.pack("<QIHBB", 1, 0, 0, 11, 1)], "an item of kind 11 and 1 slots"),
+        ([packet(CLIENT, SERVER), step(1, IP_RCV), facts(1)], "an item of kind 10 and 1 slots"),
+        ([packet(CLIENT, SERVER), step(1, IP_RCV), facts(1, *range(14))], "an item of kind 10 and 8 slots"),
+        ([packet(CLIENT, SERVER), step(1, IP_RCV), facts(3, 1)], "no set of facts has the number 3"),
+        ([packet(CLIENT, SERVER), step(1, IP_RCV), facts(0, 1)], "no set of facts has the number 0"),
+        ([packet(CLIENT, SERVER), facts(1, 1)], "comes before any step"),
         ([struct.pack("<QIHBB", 1, 0, 0, 255, 1)], "an item of kind 255 and 1 slots"),
         ([struct.pack("<QIHBB", 1, 0, 0, 0, 0)], "an item of kind 0 and 0 slots"),
         # Of a known kind, but not of its length.

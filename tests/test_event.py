@@ -35,13 +35,14 @@ PLACES = {
         "value": 0, "unused": 8, "number": 12, "kind": 14, "slots": 15, "time_ns": 16, "unused2": 24, "": 32,
     },
     "stack": {"unused": 0, "bytes": 8, "unused2": 12, "kind": 14, "slots": 15, "frames": 16, "": 272},
+    "facts": {"unused": 0, "unused2": 8, "set": 12, "kind": 14, "slots": 15, "words": 16, "": 112},
 }  # fmt: skip
 
 # Likewise the numbers that C and Python must agree on.
 CONSTANTS = {
     "SLOT_BYTES": 16, "PLACES": 3, "STACK_FRAMES": 32, "NO_REASON": 0xFFFFFFFF,
     "KIND_STEP": 1, "KIND_STEP_TRACEPOINT": 2, "KIND_PACKET": 3, "KIND_DETAIL": 4, "KIND_DROP": 5, "KIND_INNER": 6,
-    "KIND_DEVICE": 7, "KIND_RETURN": 8, "KIND_STACK": 9,
+    "KIND_DEVICE": 7, "KIND_RETURN": 8, "KIND_STACK": 9, "KIND_FACTS": 10, "FACT_WORDS": 12,
     "RECORD_FREED": 1, "RECORD_SINGLE": 2, "RECORD_DELIVERED": 4, "RECORD_RETURNED": 8,
     "PACKET_HAS_L4": 1, "PACKET_FRAGMENT": 2, "PACKET_FROM_SOCKET": 4,
     "TUNNEL_IP": 1, "TUNNEL_GRE": 2, "TUNNEL_VXLAN": 3, "TUNNEL_GENEVE": 4, "TUNNEL_ICMP": 5,

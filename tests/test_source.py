@@ -294,18 +294,25 @@ def test_limits(plans: dict[str, Plan], kernels: dict[str, Kernel]) -> None:
     assert found == {"TRACKED_MAX": 1000, "LOG_SLOTS": 128, "RINGBUF_PAGES": 8}
 
 
+def _number(macros: Mapping[str, str], name: str) -> int:
+    """What a macro is worth that is a number, or adds up numbers and other macros."""
+    words = re.findall(r"\w+|[()+/]", macros[name])
+    return int(eval("".join(str(_number(macros, word)) if word[0].isalpha() else word for word in words)))
+
+
 @pytest.mark.parametrize("with_stack", [True, False])
 def test_defaults_that_c_relies_on(
     plans: dict[str, Plan], plain: Plan, kernels: dict[str, Kernel], with_stack: bool
 ) -> None:
     what = plans["6.12"] if with_stack else plain
     macros = Preprocessed(render(what, kernels["6.12"], Settings(), NO_FILTER, files.BPF)).macros
-    log_slots, hit_slots = int(macros["LOG_SLOTS"], 0), int(macros["HIT_SLOTS"], 0)
+    log_slots, hit_slots = int(macros["LOG_SLOTS"], 0), _number(macros, "HIT_SLOTS")
     # A mask bounds the log, and the kernel wants a power of two of pages.
     for number in (log_slots, int(macros["RINGBUF_PAGES"], 0)):
         assert number > 0 and number & (number - 1) == 0
-    # Headers, those inside, device, step, detail, drop, stack.
-    assert hit_slots * 16 >= 80 + 80 + 32 + 16 + 48 + 16 + (272 if with_stack else 0)
+    # Headers, those inside, device, step, detail, drop, facts, stack.
+    facts = 112 if what.facts else 0
+    assert hit_slots * 16 >= 80 + 80 + 32 + 16 + 48 + 16 + facts + (272 if with_stack else 0)
     # A clone begins with headers, those inside and a device, and a hit must have room behind them.
     assert (log_slots - hit_slots) * 16 > 80 + 80 + 32
 
@@ -426,22 +433,27 @@ def test_stubs_are_calls_of_macros_with_plain_words(kernels: dict[str, Kernel], 
 @pytest.mark.parametrize(
     ("program", "expected"),
     [
-        (Program("kprobe"), "KPROBE(kprobe, DIRECT, 0, none, 0)"),
-        (Program("kprobe", skb=2, match=True), "KPROBE(kprobe_skb2_match, DIRECT, 2, none, MAY_MATCH)"),
-        (Program("kprobe", skb=1, sk=0), "KPROBE(kprobe_skb1_sk0, DIRECT, 1, 0, 0)"),
-        (Program("kprobe", deref=True), "KPROBE(kprobe_deref, FIRST_MEMBER, 0, none, 0)"),
-        (Program("kprobe", frees=True), "KPROBE(kprobe_frees, DIRECT, 0, none, FREES)"),
+        (Program("kprobe"), "KPROBE(kprobe, DIRECT, 0, none, 0, 0)"),
+        (Program("kprobe", skb=2, match=True), "KPROBE(kprobe_skb2_match, DIRECT, 2, none, MAY_MATCH, 0)"),
+        (Program("kprobe", skb=1, sk=0), "KPROBE(kprobe_skb1_sk0, DIRECT, 1, 0, 0, 0)"),
+        (Program("kprobe", deref=True), "KPROBE(kprobe_deref, FIRST_MEMBER, 0, none, 0, 0)"),
+        (Program("kprobe", frees=True), "KPROBE(kprobe_frees, DIRECT, 0, none, FREES, 0)"),
         (Program("kprobe", match=True, clones=True),
-         "KPROBE(kprobe_match_clones, DIRECT, 0, none, MAY_MATCH | CLONES)"),
+         "KPROBE(kprobe_match_clones, DIRECT, 0, none, MAY_MATCH | CLONES, 0)"),
         (
             Program("kprobe", match=True, ends=True, returns=True, stack=True),
-            "KPROBE(kprobe_match_ends_returns_stack, DIRECT, 0, none, MAY_MATCH | ENDS | RETURNS | STACK)",
+            "KPROBE(kprobe_match_ends_returns_stack, DIRECT, 0, none, MAY_MATCH | ENDS | RETURNS | STACK, 0)",
         ),
         (Program("kprobe_by_cookie"), "KPROBE_BY_COOKIE(kprobe_by_cookie)"),
         (Program("function_return"), "RETURN(function_return, 1)"),
         (Program("function_return", most=64), "RETURN(function_return_most64, 64)"),
-        (Program("tracepoint", skb=3, tracepoint=2), "TRACEPOINT(tracepoint_skb3_tracepoint2, 3, 2, 0)"),
-        (Program("tracepoint", frees=True, stack=True), "TRACEPOINT(tracepoint_frees_stack, 0, 0, FREES | STACK)"),
+        (Program("tracepoint", skb=3, tracepoint=2), "TRACEPOINT(tracepoint_skb3_tracepoint2, 3, 2, 0, 0, 0)"),
+        (
+            Program("tracepoint", frees=True, stack=True),
+            "TRACEPOINT(tracepoint_frees_stack, 0, 0, FREES | STACK, 0, 0)",
+        ),
+        (Program("kprobe", facts=3), "KPROBE(kprobe_facts3, DIRECT, 0, none, 0, 3)"),
+        (Program("tracepoint", facts=2, arguments=4), "TRACEPOINT(tracepoint_facts2_arguments4, 0, 0, 0, 2, 4)"),
         (
             Program("drop", match=True, frees=True, tracepoint=6, location=1, reason=2),
             "DROP_TRACEPOINT(drop_match_frees_tracepoint6_location1_reason2, 0, 1, 2, 6, MAY_MATCH | FREES)",

@@ -1,0 +1,129 @@
+"""What a trace tells beyond the packet: members of the kernel's structs, found from the arguments of its function.
+
+A fact is written as C would reach it: `Qdisc->ops->id` begins at the argument that points to a struct
+Qdisc, `nft_chain@1->name` at argument 1, which is a pointer to something or of unknown type. `sk_buff->_skb_refdst:rtable->rt_type`
+says what a member points to whose type does not. Of several, with bars between them, the first counts that
+the kernel has. An array of characters, or a pointer to some, is a text.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple, Optional, Union
+
+from .btf import Btf, Prototype
+
+TEXT_BYTES = 32
+TEXT_WORDS = TEXT_BYTES // 8
+# More than the facts of any trace take.
+WORDS_MAX = 12
+
+_PATH = re.compile(r"(?P<struct>\w+)(?:@(?P<argument>[0-5]))?(?P<members>(?:->[\w.]+(?::\w+)?)+)")
+_STRUCT_POINTER = re.compile(r"(?:struct|union) (\w+) \*")
+_CHARS = re.compile(r"(?:unsigned |signed )?char(?: \*|\[\d+\])")
+_SIGNED = ("int", "long int", "short int", "s8", "s16", "s32", "s64", "signed char")
+
+
+class Fact(NamedTuple):
+    """Where a fact is on this kernel: at the end of a chain of pointers that begins at an argument."""
+
+    name: str
+    argument: int
+    hops: tuple[int, ...]  # where the pointers are, each in what the one before points to
+    offset: int
+    size: int  # bytes; of a text, what is read at most
+    is_text: bool = False
+    signed: bool = False
+    shift: int = 0
+    mask: int = (1 << 64) - 1
+
+    @property
+    def words(self) -> int:
+        """How many 64-bit words it takes in a message."""
+        return TEXT_WORDS if self.is_text else 1
+
+    def value(self, words: Sequence[int]) -> Union[int, str]:
+        """The fact in the words of a message."""
+        if self.is_text:
+            raw = b"".join(word.to_bytes(8, "little") for word in words)
+            return raw.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
+        number = words[0] >> self.shift & self.mask
+        bits = 8 * self.size
+        return number - (1 << bits) if self.signed and number >> bits - 1 else number
+
+
+def is_path(text: str) -> bool:
+    """Whether it is written as a fact must be."""
+    return all(_PATH.fullmatch(path) for path in text.split("|"))
+
+
+def find(name: str, paths: str, prototype: Optional[Prototype], types: Btf) -> Optional[Fact]:
+    """The fact on a kernel with these types, for a function or tracepoint of this prototype; None: it has no such."""
+    for path in paths.split("|"):
+        fact = _find(name, path, prototype, types)
+        if fact is not None:
+            return fact
+    return None
+
+
+def _find(name: str, path: str, prototype: Optional[Prototype], types: Btf) -> Optional[Fact]:
+    match = _PATH.fullmatch(path)
+    assert match is not None, path
+    struct: Optional[str] = match["struct"]
+    argument = _argument(match["struct"], match["argument"], prototype)
+    if argument is None:
+        return None
+    hops: list[int] = []
+    steps = match["members"][2:].split("->")
+    for place, step in enumerate(steps):
+        member_path, _, cast = step.partition(":")
+        member = None if struct is None else types.member(struct, member_path)
+        if struct is None or member is None:
+            return None
+        kind = types.member_type(struct, member_path) or ""
+        if place < len(steps) - 1:
+            hops.append(member.offset)
+            pointer = _STRUCT_POINTER.fullmatch(kind)
+            struct = cast or (pointer[1] if pointer else None)
+            continue
+        if _CHARS.fullmatch(kind):
+            if kind.endswith("*"):
+                return Fact(name, argument, (*hops, member.offset), 0, TEXT_BYTES, is_text=True)
+            return Fact(name, argument, tuple(hops), member.offset, min(member.size, TEXT_BYTES), is_text=True)
+        if member.size not in (1, 2, 4, 8):
+            return None
+        return Fact(
+            name, argument, tuple(hops), member.offset, member.size, signed=kind in _SIGNED,
+            shift=member.shift, mask=member.mask,
+        )  # fmt: skip
+    return None
+
+
+def _argument(struct: str, number: Optional[str], prototype: Optional[Prototype]) -> Optional[int]:
+    if number is None:
+        return None if prototype is None else prototype.index(f"struct {struct} *")
+    if prototype is None:
+        return int(number)
+    params = prototype.params[int(number) : int(number) + 1]
+    return int(number) if any(param.type in ("void *", f"struct {struct} *") for param in params) else None
+
+
+def c_text(sets: Sequence[Sequence[Fact]]) -> str:
+    """The function that reads each of the sets, with the macros of bpf/facts.h; nothing without sets."""
+    if not sets:
+        return ""
+    lines = ["FACTS_BEGIN"]
+    for number, facts in enumerate(sets, 1):
+        lines.append(f"FACTS_OF({number})")
+        word = 0
+        for fact in facts:
+            source = f"FACT_ARGUMENT({fact.argument})"
+            for hop in fact.hops:
+                source = f"FACT_POINTER({source}, {hop})"
+            if fact.is_text:
+                lines.append(f"FACT_TEXT({word}, {source}, {fact.offset}, {fact.size})")
+            else:
+                lines.append(f"FACT(u{8 * fact.size}, {word}, {source}, {fact.offset})")
+            word += fact.words
+        lines.append(f"FACTS_DONE({word})")
+    lines.append("FACTS_END")
+    return "\n".join(lines) + "\n"

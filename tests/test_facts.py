@@ -1,0 +1,100 @@
+"""Facts found on the recorded kernels, held against what BTF and the kernel's own headers say of these structs."""
+
+import pytest
+
+from nettrace import facts, files, tree
+from nettrace.btf import Param, Prototype
+from nettrace.facts import Fact
+from nettrace.kernel import Kernel
+from tests.record_kernel import VERSIONS
+
+HOOK = Prototype((Param("skb", "struct sk_buff *"), Param("state", "struct nf_hook_state *")), "int")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_member_of_an_argument(kernels: dict[str, Kernel], version: str) -> None:
+    # struct nf_hook_state begins with the hook.
+    found = facts.find("hook", "nf_hook_state->hook", HOOK, kernels[version].btf)
+    assert found is not None and (found.argument, found.hops, found.offset) == (1, (), 0)
+    family = facts.find("family", "nf_hook_state->pf", HOOK, kernels[version].btf)
+    assert family is not None and family.size == 1
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_chain_of_pointers(kernels: dict[str, Kernel], version: str) -> None:
+    btf = kernels[version].btf
+    dev, ifindex = btf.member("nf_hook_state", "in"), btf.member("net_device", "ifindex")
+    assert dev is not None and ifindex is not None
+    found = facts.find("in", "nf_hook_state->in->ifindex", HOOK, btf)
+    assert found == Fact("in", 1, (dev.offset,), ifindex.offset, 4, signed=True, mask=0xFFFFFFFF)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_member_taken_as_a_pointer_to_a_struct(kernels: dict[str, Kernel], version: str) -> None:
+    btf = kernels[version].btf
+    dst, kind = btf.member("sk_buff", "_skb_refdst"), btf.member("rtable", "rt_type")
+    assert dst is not None and kind is not None
+    found = facts.find("type", "sk_buff->_skb_refdst:rtable->rt_type", HOOK, btf)
+    assert found is not None and (found.argument, found.hops, found.offset) == (0, (dst.offset,), kind.offset)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_texts(kernels: dict[str, Kernel], version: str) -> None:
+    kernel = kernels[version]
+    name = facts.find("name", "net_device@0->name", None, kernel.btf)
+    assert name is not None and name.is_text and (name.size, name.hops, name.words) == (16, (), 4)
+    if version != "5.10":  # whose modules have no BTF
+        types = kernel.types_of("nft_do_chain")
+        chain = facts.find("chain", "nft_chain@1->name", None, types)
+        member = types.member("nft_chain", "name")
+        assert member is not None
+        assert chain == Fact("chain", 1, (member.offset,), 0, 32, is_text=True)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "nf_hook_state->nothing",
+        "sock->sk_rcvbuf",  # no argument of this type
+        "nosuch@1->member",
+        "nf_hook_state->pf->name",  # no pointer
+        "sk_buff->_skb_refdst->rt_type",  # nor this one, to C
+        "sk_buff->_skb_refdst:rtable->dst",  # nothing that fits in a word
+        "nf_hook_state@0->pf",  # the argument is something else
+    ],
+)
+def test_what_a_kernel_has_not(kernels: dict[str, Kernel], path: str) -> None:
+    assert facts.find("fact", path, HOOK, kernels["6.12"].btf) is None
+
+
+def test_the_first_that_the_kernel_has_counts(kernels: dict[str, Kernel]) -> None:
+    found = facts.find("fact", "nf_hook_state->gone|nf_hook_state->pf|nf_hook_state->hook", HOOK, kernels["6.12"].btf)
+    assert found == facts.find("fact", "nf_hook_state->pf", HOOK, kernels["6.12"].btf) is not None
+
+
+@pytest.mark.parametrize("text", ["", "a", "a->", "a->b:", "a@9->b", "a@->b", "a b->c", "a->b|", "a->b;->c"])
+def test_what_is_no_path(text: str) -> None:
+    assert not facts.is_path(text)
+
+
+# Modules have no BTF there.
+LACKING = {"5.10": {"nft_do_chain": {"table", "chain"}}}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_each_fact_of_the_tree_is_there(kernels: dict[str, Kernel], version: str) -> None:
+    kernel = kernels[version]
+    lacking: dict[str, set[str]] = {}
+    for trace in tree.load(files.TREE).traces():
+        prototype, types = None, kernel.btf
+        if trace.tracepoint is not None:
+            prototype = kernel.btf.tracepoint(trace.tracepoint.partition(":")[2])
+        function = next((name for name in trace.functions if kernel.obstacle(name) is None), None)
+        if function is not None:
+            prototype, types = kernel.prototype(function), kernel.types_of(function)
+        elif prototype is None:
+            continue
+        for name, path in trace.facts:
+            if facts.find(name, path, prototype, types) is None:
+                lacking.setdefault(trace.name, set()).add(name)
+    assert lacking == LACKING.get(version, {})
