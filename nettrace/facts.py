@@ -1,9 +1,10 @@
 """What a trace tells beyond the packet: members of the kernel's structs, found from the arguments of its function.
 
 A fact is written as C would reach it: `Qdisc->ops->id` begins at the argument that points to a struct
-Qdisc, `nft_chain@1->name` at argument 1, which is a pointer to something or of unknown type. `sk_buff->_skb_refdst:rtable->rt_type`
-says what a member points to whose type does not. Of several, with bars between them, the first counts that
-the kernel has. An array of characters, or a pointer to some, is a text.
+Qdisc, `nft_chain@1->name` at argument 1, whose type the function's prototype leaves open. In
+`sk_buff->_skb_refdst:rtable->rt_type` the colon says what a member points to that is no pointer to C. Of
+several, with bars between them, the first counts that the kernel has. An array of characters, or a pointer
+to some, is a text.
 """
 
 import re

@@ -104,6 +104,20 @@ def return_text(
     return _number(number) if value >> 32 in (0, 0xFFFFFFFF) else f"0x{value:x}"
 
 
+def number(type_text: str, value: int) -> int:
+    """What a function returned as a number: signed if its type is, a pointer as it is.
+
+    type_text and value: as for return_text().
+    """
+    if type_text.endswith("*"):
+        return value
+    if type_text in ("bool", "_Bool"):
+        return value & 0xFF
+    if type_text in _UNSIGNED:
+        return value & (1 << _UNSIGNED[type_text]) - 1
+    return _signed(value, _SIGNED.get(type_text, 32))
+
+
 def _known(name: str, number: int, enum_names: EnumNames, drop_reason: Callable[[int], str]) -> Optional[str]:
     """What this function is known to mean by the number."""
     if name in _NEGATED_REASONS:

@@ -1,0 +1,262 @@
+"""What the return values and facts of traces mean, from rules/: strict YAML, and which rule an event meets.
+
+A rule belongs to traces and says when it holds: `when: {return: {eq: NF_DROP}}`. What is compared is what
+the function returned (`return`), the reason of a drop (`reason`, by its name), or one of the trace's facts.
+All conditions must hold; without any, the rule always does. Of the rules of a trace the first that holds counts.
+"""
+
+import errno
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional, Union
+
+from . import yamlfile
+from .event import Event
+from .meaning import number
+from .reasons import DROP_FILE, LEVELS, RESET_FILE
+from .suggest import did_you_mean
+from .tree import Trace, Tree
+from .yamlfile import Item
+
+Value = Union[int, str]
+
+OPERATORS = ("eq", "ne", "lt", "le", "gt", "ge", "in", "between")
+RETURN, REASON = "return", "reason"
+# What a function may return, as C has it; "pointer" is any.
+_POINTER = "pointer"
+
+# Numbers that the kernel's headers give names by #define, so that its BTF does not know them: include/uapi/linux/
+# netfilter.h, include/linux/netdevice.h, include/net/sch_generic.h, include/uapi/linux/pkt_cls.h.
+_DEFINED = {
+    "NF_DROP": 0, "NF_ACCEPT": 1, "NF_STOLEN": 2, "NF_QUEUE": 3, "NF_REPEAT": 4, "NF_STOP": 5,
+    "NET_RX_SUCCESS": 0, "NET_RX_DROP": 1,
+    "NET_XMIT_SUCCESS": 0, "NET_XMIT_DROP": 1, "NET_XMIT_CN": 2,
+    "TC_ACT_UNSPEC": -1, "TC_ACT_OK": 0, "TC_ACT_SHOT": 2, "TC_ACT_STOLEN": 4, "TC_ACT_QUEUED": 5,
+    "TC_ACT_REDIRECT": 7, "TC_ACT_TRAP": 8, "NULL": 0, "true": 1, "false": 0,
+}  # fmt: skip
+_SYMBOL = re.compile(r"-?(?:\w+\.)?[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Something compared with what a rule's file says."""
+
+    subject: str  # RETURN, REASON or the name of a fact
+    operator: str  # one of OPERATORS
+    values: tuple[Value, ...]  # numbers and symbols; of `in` any number of them, of `between` two, else one
+
+    def holds(self, value: Value, values: tuple[Optional[Value], ...]) -> bool:
+        """Whether it does; values: what the symbols stand for on the kernel at hand, None: it has no such."""
+        if self.operator == "in":
+            return value in values
+        if self.operator == "eq":
+            return value == values[0]
+        if self.operator == "ne":
+            return values[0] is not None and value != values[0]
+        limits = [limit for limit in values if isinstance(limit, int)]
+        if not isinstance(value, int) or len(limits) < len(values):
+            return False
+        if self.operator == "between":
+            return limits[0] <= value <= limits[1]
+        return {"lt": value < limits[0], "le": value <= limits[0], "gt": value > limits[0], "ge": value >= limits[0]}[
+            self.operator
+        ]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What it means when a trace is hit, returns a value or tells a fact."""
+
+    name: str
+    traces: tuple[str, ...]
+    conditions: tuple[Condition, ...]
+    returns: Optional[str]  # the rule is for functions that return this C type; None: for all
+    level: str  # info, warn or error
+    message: str
+    advice: tuple[str, ...] = ()
+    evidence: tuple[str, ...] = ()  # what to look for on the host, names that nettrace/diagnosis.py knows
+    effect: bool = False  # it says that something went wrong further in, not what
+
+    @property
+    def needs_return(self) -> bool:
+        """Whether it can only be decided when the function has returned."""
+        return any(condition.subject == RETURN for condition in self.conditions)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """All rules, in the order of their files' names and of their places there."""
+
+    all: tuple[Rule, ...]
+
+    def find(self, name: str) -> Optional[Rule]:
+        """The rule of this name."""
+        return next((rule for rule in self.all if rule.name == name), None)
+
+    def of(self, trace: str) -> tuple[Rule, ...]:
+        """The rules of a trace, the first one that holds counts."""
+        return tuple(rule for rule in self.all if trace in rule.traces)
+
+    @property
+    def need_return(self) -> frozenset[str]:
+        """The traces whose functions' return must be told for all their rules to be decided."""
+        return frozenset(trace for rule in self.all if rule.needs_return for trace in rule.traces)
+
+
+def load(folder: Path, tree: Tree) -> Rules:
+    """Reads the rules; a rule that is wrong or can never hold is a ConfigurationError with file and line."""
+    traces = {trace.name: trace for trace in tree.traces()}
+    rules: dict[str, Rule] = {}
+    ended: dict[tuple[str, Optional[str]], str] = {}  # traces of which every event meets this rule
+    for file in sorted(folder.glob("*.yaml")):
+        if file.name in (DROP_FILE, RESET_FILE):
+            continue
+        for name, item in yamlfile.load(file).mapping().items():
+            if name in rules:
+                raise item.error(f"there are two rules '{name}'")
+            rule = _rule(name, item, traces)
+            for trace in rule.traces:
+                if (trace, None) in ended or (trace, rule.returns) in ended:
+                    before = ended.get((trace, None)) or ended[(trace, rule.returns)]
+                    raise item.error(f"rule '{name}' can never hold: all of {trace} is taken by rule '{before}'")
+                if not rule.conditions:
+                    ended[trace, rule.returns] = name
+            rules[name] = rule
+    return Rules(tuple(rules.values()))
+
+
+def _rule(name: str, item: Item, traces: Mapping[str, Trace]) -> Rule:
+    fields = item.fields(("trace", "level", "message"), ("when", "returns", "advice", "evidence", "effect"))
+    names = _texts(fields["trace"])
+    for trace in names:
+        if trace not in traces:
+            raise fields["trace"].error(f"there is no trace '{trace}'{did_you_mean(trace, traces)}")
+    conditions = tuple(_conditions(fields["when"], [traces[trace] for trace in names])) if "when" in fields else ()
+    returns = fields["returns"].text() if "returns" in fields else None
+    if returns is not None and any(traces[trace].tracepoint for trace in names):
+        raise fields["returns"].error("a tracepoint returns nothing")
+    return Rule(
+        name, names, conditions, returns, fields["level"].choice(LEVELS), fields["message"].text(),
+        advice=_texts(fields["advice"]) if "advice" in fields else (),
+        evidence=_texts(fields["evidence"]) if "evidence" in fields else (),
+        effect=fields["effect"].boolean() if "effect" in fields else False,
+    )  # fmt: skip
+
+
+def _texts(item: Item) -> tuple[str, ...]:
+    if not isinstance(item.value, list):
+        return (item.text(),)
+    if not item.items():
+        raise item.error("the list is empty")
+    return tuple(each.text() for each in item.items())
+
+
+def _conditions(item: Item, traces: list[Trace]) -> Iterable[Condition]:
+    for subject, comparisons in item.mapping().items():
+        _check_subject(subject, comparisons, traces)
+        if not comparisons.mapping():
+            raise comparisons.error(f"'{subject}' is compared with nothing: leave it out if it may be anything")
+        for operator, value in comparisons.mapping().items():
+            if operator not in OPERATORS:
+                hint = did_you_mean(operator, OPERATORS)
+                raise value.error(f"unknown operator '{operator}'{hint}; there are {', '.join(OPERATORS)}")
+            values = value.items() if operator in ("in", "between") else [value]
+            found = tuple(_value(each, subject) for each in values)
+            if not found:
+                raise value.error("the list is empty: the rule can never hold")
+            if operator == "between" and len(found) != 2:
+                raise value.error("'between' needs two numbers, the lowest and the highest")
+            limits = [limit for limit in found if isinstance(limit, int)]
+            if operator == "between" and limits != sorted(limits):
+                raise value.error(f"nothing is between {limits[0]} and {limits[1]}: the rule can never hold")
+            if subject == REASON and operator not in ("eq", "ne", "in"):
+                raise value.error("a reason has a name: eq, ne and in compare it")
+            yield Condition(subject, operator, found)
+
+
+def _check_subject(subject: str, item: Item, traces: list[Trace]) -> None:
+    for trace in traces:
+        told = [name for name, _ in trace.facts]
+        if subject == RETURN and trace.tracepoint is not None:
+            raise item.error(f"{trace.name} is a tracepoint, which returns nothing: the rule can never hold")
+        if subject == REASON and trace.role != "drop":
+            raise item.error(f"{trace.name} tells no reason: the rule can never hold")
+        if subject not in (RETURN, REASON) and subject not in told:
+            known = [RETURN, *told]
+            raise item.error(f"{trace.name} tells no '{subject}'{did_you_mean(subject, known)}; it tells {known}")
+
+
+def _value(item: Item, subject: str) -> Value:
+    if type(item.value) is bool:
+        return int(item.boolean())
+    if type(item.value) is int:
+        return item.integer()
+    text = item.text()
+    if subject == RETURN and not _SYMBOL.fullmatch(text):
+        raise item.error(f"'{text}' is no number, and no name of one")
+    return text
+
+
+class Judge:
+    """Says which rule an event meets, on one kernel.
+
+    returns: the C type that the function of a trace returns, None where that is not known.
+    enum_names: the names of an enum's values. reason: the name of a drop reason.
+    """
+
+    def __init__(
+        self, rules: Rules, returns: Callable[[str], Optional[str]],
+        enum_names: Callable[[str], Mapping[int, str]], reason: Callable[[int], str],
+    ) -> None:  # fmt: skip
+        self._rules = rules
+        self._returns = returns
+        self._enum_names = enum_names
+        self._reason = reason
+        self._known: dict[str, tuple[tuple[Rule, tuple[tuple[Optional[Value], ...], ...]], ...]] = {}
+
+    def rule(self, item: Event) -> Optional[Rule]:
+        """The first rule that holds for the event; None: it means nothing in particular."""
+        for rule, values in self._of(item.trace):
+            if all(self._holds(item, *pair) for pair in zip(rule.conditions, values)):
+                return rule
+        return None
+
+    def _of(self, trace: str) -> tuple[tuple[Rule, tuple[tuple[Optional[Value], ...], ...]], ...]:
+        if trace not in self._known:
+            kind = self._returns(trace)
+            self._known[trace] = tuple(
+                (rule, tuple(tuple(self._number(value) for value in each.values) for each in rule.conditions))
+                for rule in self._rules.of(trace)
+                if rule.returns is None
+                or rule.returns == kind
+                or (rule.returns == _POINTER and (kind or "")[-1:] == "*")
+            )
+        return self._known[trace]
+
+    def _holds(self, item: Event, condition: Condition, values: tuple[Optional[Value], ...]) -> bool:
+        value: Optional[Value]
+        if condition.subject == RETURN:
+            kind = self._returns(item.trace) or "int"
+            value = None if item.returned is None else number(kind, item.returned.value)
+        elif condition.subject == REASON:
+            value = None if item.drop is None or item.drop.reason is None else self._reason(item.drop.reason)
+            values = condition.values
+        else:
+            value = item.fact(condition.subject)
+            if isinstance(value, str):
+                values = condition.values
+        return value is not None and condition.holds(value, values)
+
+    def _number(self, value: Value) -> Optional[Value]:
+        """What a symbol stands for on this kernel: NF_DROP, -EXDEV, tcp_ca_state.TCP_CA_Loss."""
+        if isinstance(value, int):
+            return value
+        sign, word = (-1, value[1:]) if value.startswith("-") else (1, value)
+        enum, _, name = word.rpartition(".")
+        if enum:
+            found = next((known for known, text in self._enum_names(enum).items() if text == name), None)
+        else:
+            found = _DEFINED.get(word, getattr(errno, word, None) if word.startswith("E") else None)
+        return None if found is None else sign * found
