@@ -6,8 +6,9 @@
  */
 
 #define FACT_ARGUMENT(number) (hit->arguments[number])
-/* The low bits of some pointers are flags. */
-#define FACT_POINTER(from, offset) (READ(u64, from, offset) & ~7ULL)
+#define FACT_POINTER(from, offset) READ(u64, from, offset)
+/* Its low bits are flags. */
+#define FACT_REFERENCE(from, offset) (READ(u64, from, offset) & ~7ULL)
 
 #define FACTS_BEGIN                                                            \
 	static __always_inline u32 read_facts(const struct hit *hit, struct facts *facts) \
@@ -22,6 +23,8 @@
 #define FACTS_OF(number) case number:
 
 #define FACT(type, word, from, offset) facts->words[word] = READ(type, from, offset);
+
+#define FACT_VALUE(word, value) facts->words[word] = (value);
 
 #define FACT_TEXT(word, from, offset, size)                                    \
 	bpf_probe_read_kernel_str(&facts->words[word], size, (void *)((from) + (offset)));

@@ -4,7 +4,7 @@ A fact is written as C would reach it: `Qdisc->ops->id` begins at the argument t
 Qdisc, `nft_chain@1->name` at argument 1, whose type the function's prototype leaves open. In
 `sk_buff->_skb_refdst:rtable->rt_type` the colon says what a member points to that is no pointer to C. Of
 several, with bars between them, the first counts that the kernel has. An array of characters, or a pointer
-to some, is a text.
+to some, is a text. `enum sk_rst_reason` is the argument of this type itself, `int@1` argument 1.
 """
 
 import re
@@ -19,9 +19,18 @@ TEXT_WORDS = TEXT_BYTES // 8
 WORDS_MAX = 12
 
 _PATH = re.compile(r"(?P<struct>\w+)(?:@(?P<argument>[0-5]))?(?P<members>(?:->[\w.]+(?::\w+)?)+)")
+_VALUE = re.compile(r"(?P<type>(?:enum )?\w+)@(?P<argument>[0-5])|(?P<enum>enum \w+)")
 _STRUCT_POINTER = re.compile(r"(?:struct|union) (\w+) \*")
 _CHARS = re.compile(r"(?:unsigned |signed )?char(?: \*|\[\d+\])")
 _SIGNED = ("int", "long int", "short int", "s8", "s16", "s32", "s64", "signed char")
+_VALUE_BYTES = 4  # of arguments that are integers
+
+
+class Hop(NamedTuple):
+    """A pointer on the way to a fact."""
+
+    offset: int
+    has_flags: bool  # it is an integer to C, and its low bits are flags
 
 
 class Fact(NamedTuple):
@@ -29,8 +38,8 @@ class Fact(NamedTuple):
 
     name: str
     argument: int
-    hops: tuple[int, ...]  # where the pointers are, each in what the one before points to
-    offset: int
+    hops: tuple[Hop, ...]  # where the pointers are, each in what the one before points to
+    offset: Optional[int]  # None: the argument itself is the fact
     size: int  # bytes; of a text, what is read at most
     is_text: bool = False
     signed: bool = False
@@ -54,7 +63,7 @@ class Fact(NamedTuple):
 
 def is_path(text: str) -> bool:
     """Whether it is written as a fact must be."""
-    return all(_PATH.fullmatch(path) for path in text.split("|"))
+    return all(_PATH.fullmatch(path) or _VALUE.fullmatch(path) for path in text.split("|"))
 
 
 def find(name: str, paths: str, prototype: Optional[Prototype], types: Btf) -> Optional[Fact]:
@@ -68,12 +77,13 @@ def find(name: str, paths: str, prototype: Optional[Prototype], types: Btf) -> O
 
 def _find(name: str, path: str, prototype: Optional[Prototype], types: Btf) -> Optional[Fact]:
     match = _PATH.fullmatch(path)
-    assert match is not None, path
+    if match is None:
+        return _argument_itself(name, path, prototype)
     struct: Optional[str] = match["struct"]
     argument = _argument(match["struct"], match["argument"], prototype)
     if argument is None:
         return None
-    hops: list[int] = []
+    hops: list[Hop] = []
     steps = match["members"][2:].split("->")
     for place, step in enumerate(steps):
         member_path, _, cast = step.partition(":")
@@ -82,13 +92,13 @@ def _find(name: str, path: str, prototype: Optional[Prototype], types: Btf) -> O
             return None
         kind = types.member_type(struct, member_path) or ""
         if place < len(steps) - 1:
-            hops.append(member.offset)
+            hops.append(Hop(member.offset, not kind.endswith("*")))
             pointer = _STRUCT_POINTER.fullmatch(kind)
             struct = cast or (pointer[1] if pointer else None)
             continue
         if _CHARS.fullmatch(kind):
             if kind.endswith("*"):
-                return Fact(name, argument, (*hops, member.offset), 0, TEXT_BYTES, is_text=True)
+                return Fact(name, argument, (*hops, Hop(member.offset, False)), 0, TEXT_BYTES, is_text=True)
             return Fact(name, argument, tuple(hops), member.offset, min(member.size, TEXT_BYTES), is_text=True)
         if member.size not in (1, 2, 4, 8):
             return None
@@ -97,6 +107,19 @@ def _find(name: str, path: str, prototype: Optional[Prototype], types: Btf) -> O
             shift=member.shift, mask=member.mask,
         )  # fmt: skip
     return None
+
+
+def _argument_itself(name: str, path: str, prototype: Optional[Prototype]) -> Optional[Fact]:
+    match = _VALUE.fullmatch(path)
+    assert match is not None, path
+    if match["enum"]:
+        index = None if prototype is None else prototype.index(match["enum"])
+    else:
+        index = int(match["argument"])
+        if prototype is not None and [param.type for param in prototype.params[index : index + 1]] != [match["type"]]:
+            index = None
+    signed = match["type"] in _SIGNED
+    return None if index is None else Fact(name, index, (), None, _VALUE_BYTES, signed=signed, mask=0xFFFFFFFF)
 
 
 def _argument(struct: str, number: Optional[str], prototype: Optional[Prototype]) -> Optional[int]:
@@ -119,8 +142,10 @@ def c_text(sets: Sequence[Sequence[Fact]]) -> str:
         for fact in facts:
             source = f"FACT_ARGUMENT({fact.argument})"
             for hop in fact.hops:
-                source = f"FACT_POINTER({source}, {hop})"
-            if fact.is_text:
+                source = f"FACT_{'REFERENCE' if hop.has_flags else 'POINTER'}({source}, {hop.offset})"
+            if fact.offset is None:
+                lines.append(f"FACT_VALUE({word}, {source})")
+            elif fact.is_text:
                 lines.append(f"FACT_TEXT({word}, {source}, {fact.offset}, {fact.size})")
             else:
                 lines.append(f"FACT(u{8 * fact.size}, {word}, {source}, {fact.offset})")

@@ -35,13 +35,13 @@ def _words(text: str) -> list[str]:
 STRUCTS = _words(
     """
     sk_buff skb_shared_info sk_buff_head sock sock_common inet_sock inet_connection_sock tcp_sock udp_sock raw_sock
-    ipv6_pinfo tcp_skb_cb net ns_common net_device netdev_queue Qdisc Qdisc_ops softnet_data napi_gro_cb dst_entry rtable
-    rt6_info neighbour nf_hook_state nf_hook_entries nf_hook_entry nf_hook_ops xt_table nf_conn
+    ipv6_pinfo tcp_skb_cb net ns_common net_device netdev_queue Qdisc Qdisc_ops softnet_data napi_gro_cb dst_entry
+    rtable rt6_info neighbour nf_hook_state nf_hook_entries nf_hook_entry nf_hook_ops xt_table nf_conn
     nf_conntrack_tuple nft_pktinfo nft_chain nft_base_chain nft_table nft_rule nft_rule_dp nft_rule_blob nft_expr
     nft_traceinfo nft_verdict nft_immediate_expr
-    request_sock inet_request_sock tcp_request_sock inet_timewait_sock tcp_timewait_sock fib_info fib6_info fib_nh_common
-    tcf_proto tcf_proto_ops xdp_buff bpf_prog bpf_prog_aux nf_nat_range2 nft_pktinfo nft_regs xt_action_param
-    xt_table_info jiffies timer_list sk_psock udphdr minmax minmax_sample listen_sock request_sock_queue
+    request_sock inet_request_sock tcp_request_sock inet_timewait_sock tcp_timewait_sock fib_info fib6_info
+    fib_nh_common tcf_proto tcf_proto_ops xdp_buff bpf_prog bpf_prog_aux nf_nat_range2 nft_pktinfo nft_regs
+    xt_action_param xt_table_info jiffies timer_list sk_psock udphdr minmax minmax_sample listen_sock request_sock_queue
     ethhdr iphdr ipv6hdr tcphdr udphdr icmphdr
     socket socket_alloc inode cred page skb_frag bio_vec
     """

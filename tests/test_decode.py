@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nettrace.decode import Decoder
 from nettrace.errors import StreamError
 from nettrace.event import Detail, Device, Drop, Packet, Record, Return
-from nettrace.facts import Fact
+from nettrace.facts import Fact, Hop
 
 IP_RCV = 0xFFFFFFFF81000200
 IP_OUTPUT = 0xFFFFFFFF81000400
@@ -119,7 +119,7 @@ def facts(number: int, *words: int) -> bytes:
 
 FACTS = (
     (Fact("hook", 1, (), 0, 1), Fact("family", 1, (), 1, 1, shift=4, mask=15), Fact("error", 0, (), 8, 4, signed=True)),
-    (Fact("chain", 1, (8,), 0, 32, is_text=True), Fact("rule", 1, (), 0, 8)),
+    (Fact("chain", 1, (Hop(8, False),), 0, 32, is_text=True), Fact("rule", 1, (), 0, 8)),
 )
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from nettrace import facts, files, tree
 from nettrace.btf import Param, Prototype
-from nettrace.facts import Fact
+from nettrace.facts import Fact, Hop
 from nettrace.kernel import Kernel
 from tests.record_kernel import VERSIONS
 
@@ -26,7 +26,7 @@ def test_a_chain_of_pointers(kernels: dict[str, Kernel], version: str) -> None:
     dev, ifindex = btf.member("nf_hook_state", "in"), btf.member("net_device", "ifindex")
     assert dev is not None and ifindex is not None
     found = facts.find("in", "nf_hook_state->in->ifindex", HOOK, btf)
-    assert found == Fact("in", 1, (dev.offset,), ifindex.offset, 4, signed=True, mask=0xFFFFFFFF)
+    assert found == Fact("in", 1, (Hop(dev.offset, False),), ifindex.offset, 4, signed=True, mask=0xFFFFFFFF)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -35,7 +35,11 @@ def test_a_member_taken_as_a_pointer_to_a_struct(kernels: dict[str, Kernel], ver
     dst, kind = btf.member("sk_buff", "_skb_refdst"), btf.member("rtable", "rt_type")
     assert dst is not None and kind is not None
     found = facts.find("type", "sk_buff->_skb_refdst:rtable->rt_type", HOOK, btf)
-    assert found is not None and (found.argument, found.hops, found.offset) == (0, (dst.offset,), kind.offset)
+    assert found is not None and (found.argument, found.hops, found.offset) == (
+        0,
+        (Hop(dst.offset, True),),
+        kind.offset,
+    )
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -48,7 +52,7 @@ def test_texts(kernels: dict[str, Kernel], version: str) -> None:
         chain = facts.find("chain", "nft_chain@1->name", None, types)
         member = types.member("nft_chain", "name")
         assert member is not None
-        assert chain == Fact("chain", 1, (member.offset,), 0, 32, is_text=True)
+        assert chain == Fact("chain", 1, (Hop(member.offset, False),), 0, 32, is_text=True)
 
 
 @pytest.mark.parametrize(
@@ -72,13 +76,24 @@ def test_the_first_that_the_kernel_has_counts(kernels: dict[str, Kernel]) -> Non
     assert found == facts.find("fact", "nf_hook_state->pf", HOOK, kernels["6.12"].btf) is not None
 
 
+def test_an_argument_itself(kernels: dict[str, Kernel]) -> None:
+    send = Prototype((Param("skb", "struct sk_buff *"), Param("type", "int"), Param("why", "enum reason")), "void")
+    btf = kernels["6.12"].btf
+    expected = Fact("type", 1, (), None, 4, signed=True, mask=0xFFFFFFFF)
+    assert facts.find("type", "int@1", send, btf) == facts.find("type", "int@1", None, btf) == expected
+    assert facts.find("type", "int@2", send, btf) is None
+    assert facts.find("why", "enum reason", send, btf) == Fact("why", 2, (), None, 4, mask=0xFFFFFFFF)
+    assert facts.find("why", "enum other", send, btf) is None
+
+
 @pytest.mark.parametrize("text", ["", "a", "a->", "a->b:", "a@9->b", "a@->b", "a b->c", "a->b|", "a->b;->c"])
 def test_what_is_no_path(text: str) -> None:
     assert not facts.is_path(text)
 
 
-# Modules have no BTF there.
-LACKING = {"5.10": {"nft_do_chain": {"table", "chain"}}}
+# Linux commit 5691276b39da (6.10) gave resets a reason. Modules of 5.10 have no BTF.
+NO_RESET_REASON = {"tcp_v4_send_reset": {"reason"}, "tcp_v6_send_reset": {"reason"}}
+LACKING = {"5.10": {"nft_do_chain": {"table", "chain"}, **NO_RESET_REASON}, "6.1": NO_RESET_REASON}
 
 
 @pytest.mark.parametrize("version", VERSIONS)
