@@ -39,6 +39,18 @@ def names(root: Path = Path("/")) -> dict[int, str]:
     return found
 
 
+def places(root: Path = Path("/")) -> dict[int, Path]:
+    """A file that leads to each namespace, by inode: its name's, else that of a process which is in it."""
+    found = {inode: root / _NAMED / name for inode, name in names(root).items()}
+    for pid in sorted(int(file.name) for file in (root / "proc").iterdir() if file.name.isdigit()):
+        file = root / f"proc/{pid}/ns/net"
+        try:
+            found.setdefault(file.stat().st_ino, file)
+        except OSError:
+            continue  # ended meanwhile, or not ours to see
+    return found
+
+
 def resolve(word: str, root: Path = Path("/")) -> int:
     """The inode of the namespace that a word of the command line means.
 

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Generic, Optional, TypeVar
 
@@ -60,6 +60,19 @@ def socket_owners(root: Path = Path("/")) -> dict[int, tuple[str, int]]:
         if inodes:
             owner = (_name(root / f"proc/{pid}/comm"), pid)
             owners.update((inode, owner) for inode in inodes)
+    return owners
+
+
+def owners_of(inodes: Collection[int], within_s: float, root: Path = Path("/")) -> dict[int, tuple[str, int]]:
+    """The process of each of these sockets, of several the lowest number, as far as the time goes."""
+    owners: dict[int, tuple[str, int]] = {}
+    until = time.monotonic() + within_s
+    # A child that looks has open what its parent has.
+    for pid in sorted({int(name) for name in _list(str(root / "proc")) if name.isdigit()} - {os.getpid()}):
+        if len(owners) == len(inodes) or time.monotonic() > until:
+            break
+        for inode in set(inodes).intersection(_sockets(str(root / f"proc/{pid}/fd"))):
+            owners.setdefault(inode, (_name(root / f"proc/{pid}/comm"), pid))
     return owners
 
 

@@ -16,7 +16,7 @@ MODULES = sorted(SOURCES)
 FOREIGN = ("bcc", "pyroute2", "tabulate", "yaml")
 
 # Who reads /proc and /sys.
-READERS = ("kernel", "netns", "owners")
+READERS = ("evidence", "kernel", "netns", "owners")
 # Who else may speak of these paths, and why.
 ALLOWED_PATHS = {("btf", "/sys/kernel/btf/vmlinux")}  # the default of a path that kernel gives
 ALLOWED_STREAMS = {("bpf", "sys.stderr.flush")}  # before file descriptor 2 is borrowed
@@ -83,7 +83,7 @@ def test_only_the_command_line_knows_argparse() -> None:
 
 
 def test_only_these_call_libraries_in_c() -> None:
-    assert importers("ctypes") == {"bpf", "btf", "pcap"}
+    assert importers("ctypes") == {"bpf", "btf", "inside", "pcap"}
 
 
 def test_stages_know_none_of_those_after_them() -> None:
