@@ -57,11 +57,16 @@ def proc(name: str, root: Path = ROOT) -> Optional[str]:
         return None
 
 
+def from_proc(name: str, text: str) -> Evidence:
+    """What was made of a file in /proc."""
+    return Evidence(f"/proc/{name}", text)
+
+
 def sysctl(name: str, what: str, root: Path = ROOT) -> Iterator[Evidence]:
     """A setting, such as net/ipv4/ip_forward, if there is one, and what it is the setting of."""
     value = proc(f"sys/{name}", root)
     if value is not None:
-        yield Evidence(f"/proc/sys/{name}", f"{what}: {' '.join(value.split())}")
+        yield from_proc(f"sys/{name}", f"{what}: {' '.join(value.split())}")
 
 
 def counters(name: str, root: Path = ROOT) -> dict[str, dict[str, int]]:

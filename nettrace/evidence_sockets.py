@@ -7,7 +7,7 @@ from ipaddress import IPv6Address, ip_address
 from typing import NamedTuple, Union
 
 from . import netlink
-from .evidence import Evidence, counters, sysctl
+from .evidence import Evidence, counters, from_proc, sysctl
 from .inside import elsewhere
 from .owners import owners_of
 
@@ -82,10 +82,8 @@ def accept_queue(address: Address, port: int) -> Iterator[Evidence]:
     yield from sysctl("net/ipv4/tcp_syncookies", "SYN cookies when there are more (0 never, 1 then, 2 always)")
     tcp = counters("netstat").get("TcpExt", {})
     if "ListenOverflows" in tcp:
-        text = (
-            f"{tcp['ListenOverflows']} connections found an accept queue full, {tcp['ListenDrops']} SYNs were dropped"
-        )
-        yield Evidence("/proc/net/netstat", f"since this namespace began {text}")
+        text = f"accept queues found full: {tcp['ListenOverflows']}, SYNs dropped at listeners: {tcp['ListenDrops']}"
+        yield from_proc("net/netstat", f"{text}, since the namespace began")
 
 
 def flow_sockets(
@@ -121,7 +119,7 @@ def _described(protocol: str, found: list[Socket], *, with_memory: bool = False)
         )
         words = [_what(protocol, one)]
         if one.device:
-            words.append(f"bound to the device {_device_name(one.device)}")
+            words.append(f"bound to the device {netlink.device_name(one.device)}")
         if with_memory and one.state != _STATES.index("LISTEN"):
             words.append(f"{one.received} bytes not read yet")
             words.append(f"receive buffer {one.receive_memory} of {one.receive_memory_limit} bytes")
@@ -180,10 +178,3 @@ def _plain(address: str) -> str:
 
 def _end(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def _device_name(index: int) -> str:
-    try:
-        return str(netlink.link(index).get_attr("IFLA_IFNAME"))
-    except OSError:
-        return f"number {index}"

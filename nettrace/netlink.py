@@ -43,8 +43,9 @@ _SOL_NETLINK = 270
 _STRICT = 12  # NETLINK_GET_STRICT_CHK: a dump can be asked for a part, Linux commit 89d35528d17d (4.20)
 
 RTA_DST, RTA_TABLE = 1, 15
-FIB_MATCH = 0x2000
-LOOKUP_TABLE = 0x1000
+IFLA_XDP_ATTACHED, IFLA_XDP_PROG_ID = 2, 4
+# The entry of a table instead of what is made of it for one address, Linux commit b61798130f1b (4.13); and its table.
+FIB_MATCH = 0x2000 | 0x1000
 
 
 class NotInstalled(Exception):
@@ -72,6 +73,14 @@ def link(device: Union[int, str]) -> Message:
     else:
         request["attrs"] = [("IFLA_IFNAME", device)]
     return _one(request, _GETLINK)
+
+
+def device_name(index: int) -> str:
+    """The name of a device."""
+    try:
+        return str(link(index).get_attr("IFLA_IFNAME"))
+    except OSError:
+        return f"device {index}, which is gone"
 
 
 def addresses(index: int) -> list[Message]:
@@ -108,13 +117,13 @@ def routes(family: int, table: int, where: Callable[[int, bytes], bool]) -> Iter
     request["attrs"] = [("RTA_TABLE", table)]
 
     def wanted(data: bytes) -> bool:
-        number = _attribute(data, 12, RTA_TABLE)
+        number = attribute(data, 12, RTA_TABLE)
         if (int.from_bytes(number, sys.byteorder) if number else data[4]) != table or data[0] != family:
             return False
         # RTM_F_CLONED: what IPv6 has in its cache is not a route of the table.
         if int.from_bytes(data[8:12], sys.byteorder) & 0x200:
             return False
-        return where(data[1], _attribute(data, 12, RTA_DST) or b"")
+        return where(data[1], attribute(data, 12, RTA_DST) or b"")
 
     try:
         yield from _ask(request, _GETROUTE, dump=True, wanted=wanted)
@@ -162,11 +171,23 @@ def sockets(family: int, protocol: int, states: int, *, sport: int = 0, dport: i
     return list(_ask(request, _SOCK_DIAG_BY_FAMILY, dump=True, protocol=SOCK_DIAG, reply="inet_diag_msg"))
 
 
+def connection(family: int, protocol: int, source: tuple[Address, int], target: tuple[Address, int]) -> Message:
+    """The entry of connection tracking of a flow, told by its first packet's ends; raises OSError if there is none."""
+    version = "V4" if family == socket.AF_INET else "V6"
+    addresses = [(f"CTA_IP_{version}_SRC", source[0]), (f"CTA_IP_{version}_DST", target[0])]
+    ports = [("CTA_PROTO_NUM", protocol), ("CTA_PROTO_SRC_PORT", source[1]), ("CTA_PROTO_DST_PORT", target[1])]
+    ends = [("CTA_TUPLE_IP", {"attrs": addresses}), ("CTA_TUPLE_PROTO", {"attrs": ports})]
+    request = _message_class("nfct_msg")()
+    request["nfgen_family"] = family
+    request["attrs"] = [("CTA_TUPLE_ORIG", {"attrs": ends})]
+    return _one(request, _CT_GET, protocol=NETFILTER)
+
+
 def _tc_index(data: bytes) -> int:
     return int(struct.unpack_from("=i", data, 4)[0])
 
 
-def _attribute(data: bytes, offset: int, wanted: int) -> Optional[bytes]:
+def attribute(data: bytes, offset: int, wanted: int) -> Optional[bytes]:
     """The value of an attribute, read without pyroute2."""
     while offset + _ATTRIBUTE.size <= len(data):
         length, kind = _ATTRIBUTE.unpack_from(data, offset)
@@ -176,8 +197,8 @@ def _attribute(data: bytes, offset: int, wanted: int) -> Optional[bytes]:
     return None
 
 
-def _one(request: Message, kind: int) -> Message:
-    for answer in _ask(request, kind):
+def _one(request: Message, kind: int, protocol: int = ROUTE) -> Message:
+    for answer in _ask(request, kind, protocol=protocol):
         return answer
     raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
 

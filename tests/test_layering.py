@@ -83,7 +83,7 @@ def test_only_the_command_line_knows_argparse() -> None:
 
 
 def test_only_these_call_libraries_in_c() -> None:
-    assert importers("ctypes") == {"bpf", "btf", "inside", "pcap"}
+    assert importers("ctypes") == {"bpf", "btf", "evidence_devices", "inside", "pcap"}
 
 
 def test_stages_know_none_of_those_after_them() -> None:
