@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from . import netlink
-from .inside import TIMEOUT_S, NoAnswer, answers
+from .inside import TIMEOUT_S, NoAnswer, answers, elsewhere
 
 ROOT = Path("/")
+# In how many other namespaces it is looked for something.
+NAMESPACES = 64
 
 # A collector with its arguments, as a functools.partial.
 Fact = Callable[[], Iterable["Evidence"]]
@@ -62,11 +64,27 @@ def from_proc(name: str, text: str) -> Evidence:
     return Evidence(f"/proc/{name}", text)
 
 
-def sysctl(name: str, what: str, root: Path = ROOT) -> Iterator[Evidence]:
-    """A setting, such as net/ipv4/ip_forward, if there is one, and what it is the setting of."""
-    value = proc(f"sys/{name}", root)
+def setting(name: str, root: Path = ROOT) -> Optional[str]:
+    """A setting of sysctl(8), such as net/ipv4/ip_forward, if there is one."""
+    return proc(f"sys/{name}", root)
+
+
+def from_setting(name: str, text: str) -> Evidence:
+    """What was made of a setting."""
+    return from_proc(f"sys/{name}", text)
+
+
+def told_setting(name: str, what: str, root: Path = ROOT, *, of_the_host: bool = False) -> Iterator[Evidence]:
+    """A setting, if there is one, and what it is the setting of.
+
+    of_the_host: it holds for all namespaces, but may be seen from the first one only.
+    """
+    value = setting(name, root)
+    if value is None and of_the_host:
+        values = (there for _, there in elsewhere(lambda: setting(name, root), NAMESPACES))
+        value = next((there for there in values if there is not None), None)
     if value is not None:
-        yield from_proc(f"sys/{name}", f"{what}: {' '.join(value.split())}")
+        yield from_setting(name, f"{what}: {' '.join(value.split())}")
 
 
 def counters(name: str, root: Path = ROOT) -> dict[str, dict[str, int]]:

@@ -18,7 +18,7 @@ from typing import Any, Optional
 from . import netlink
 from .btf import libbpf
 from .errors import KernelError
-from .evidence import ROOT, Evidence, counters, from_proc, proc, sysctl
+from .evidence import ROOT, Evidence, counters, from_proc, from_setting, proc, setting, told_setting
 from .evidence_routes import Address
 
 _SOURCE = "rtnetlink"
@@ -90,11 +90,11 @@ def tc_filters(ifindex: int) -> Iterator[Evidence]:
 
 def conntrack(*, root: Path = ROOT) -> Iterator[Evidence]:
     """How full the table of connections is, and what was dropped because of it."""
-    count, most = (proc(f"sys/net/netfilter/nf_conntrack_{name}", root) for name in ("count", "max"))
+    count, most = (setting(f"net/netfilter/nf_conntrack_{name}", root) for name in ("count", "max"))
     if count is None:
-        yield from_proc("sys/net/netfilter/nf_conntrack_count", "connections are not tracked on this host")
+        yield from_setting("net/netfilter/nf_conntrack_count", "connections are not tracked on this host")
         return
-    yield from_proc("sys/net/netfilter/nf_conntrack_count", f"{count} connections are tracked, the limit is {most}")
+    yield from_setting("net/netfilter/nf_conntrack_count", f"{count} connections are tracked, the limit is {most}")
     lines = (proc("net/stat/nf_conntrack", root) or "").splitlines()
     if len(lines) > 1:
         rows = [dict(zip(lines[0].split(), (int(value, 16) for value in line.split()))) for line in lines[1:]]
@@ -106,7 +106,7 @@ def conntrack_entry(
     protocol: str, saddr: Address, sport: int, daddr: Address, dport: int, *, root: Path = ROOT
 ) -> Iterator[Evidence]:
     """What connection tracking knows of a flow of TCP or UDP."""
-    if proc("sys/net/netfilter/nf_conntrack_count", root) is None:
+    if setting("net/netfilter/nf_conntrack_count", root) is None:
         return  # asking would load the module
     family = socket.AF_INET if ip_address(saddr).version == 4 else socket.AF_INET6
     number = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}[protocol]
@@ -134,7 +134,9 @@ def conntrack_entry(
 
 def backlog(*, root: Path = ROOT) -> Iterator[Evidence]:
     """What CPUs dropped because too many packets waited for them; of the whole host."""
-    yield from sysctl("net/core/netdev_max_backlog", "the most packets that wait for a CPU", root)
+    yield from told_setting(
+        "net/core/netdev_max_backlog", "the most packets that wait for a CPU", root, of_the_host=True
+    )
     rows = [[int(word, 16) for word in line.split()] for line in (proc("net/softnet_stat", root) or "").splitlines()]
     if rows:
         dropped = [(cpu, row[1]) for cpu, row in enumerate(rows) if row[1]]

@@ -3,12 +3,14 @@
 import errno
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Optional, Union
 
 from . import netlink
-from .evidence import ROOT, Evidence, from_proc, proc
+from .evidence import ROOT, Evidence, from_setting, setting
 
 Address = Union[str, IPv4Address, IPv6Address]
 
@@ -25,7 +27,9 @@ _REFUSING = {
     8: "packets are dropped, their sender is told that this is prohibited",
     9: "the next rule's table is asked",
 }
-_TABLES = {253: "default", 254: "main", 255: "local"}
+_MAIN, _LOCAL = 254, 255
+_TABLES = {253: "default", _MAIN: "main", _LOCAL: "local"}
+_OF_LOCAL = (2, 3)  # local, broadcast
 _DEAD, _LINKDOWN = 1, 16
 
 # enum in linux/fib_rules.h
@@ -68,8 +72,7 @@ def route(
     way = f"{f'{saddr} -> ' if saddr else ''}{daddr}{f' in by {netlink.device_name(iif)}' if iif else ''}"
     try:
         found = netlink.route(
-            family, str(daddr), saddr=None if saddr is None else str(saddr), iif=iif, oif=oif, mark=mark,
-            flags=netlink.FIB_MATCH,
+            family, str(daddr), saddr=None if saddr is None else str(saddr), iif=iif, oif=oif, mark=mark
         )  # fmt: skip
     except OSError as error:
         yield Evidence(_SOURCE, f"{way}: no route: {_meaning(error)}")
@@ -88,11 +91,11 @@ def rp_filter(
 ) -> Iterator[Evidence]:
     """How strictly the source of a packet that comes in by a device is checked, and where the way back leads."""
     if _family(saddr) == socket.AF_INET:
-        values = {name: int(proc(f"sys/net/ipv4/conf/{name}/rp_filter", root) or 0) for name in ("all", ifname)}
+        values = {name: int(setting(f"net/ipv4/conf/{name}/rp_filter", root) or 0) for name in ("all", ifname)}
         by = max(values, key=lambda name: values[name])
         strict = {0: "off", 1: "strict", 2: "loose"}[values[by]]
         text = f"rp_filter of {ifname} is {values[ifname]}, of all {values['all']}; the higher one counts: {strict}"
-        yield from_proc(f"sys/net/ipv4/conf/{by}/rp_filter", text)
+        yield from_setting(f"net/ipv4/conf/{by}/rp_filter", text)
     try:
         back = _way_back(saddr, daddr, mark)
     except OSError as error:
@@ -107,10 +110,10 @@ def forwarding(ifname: str, family: int = socket.AF_INET, *, root: Path = ROOT) 
     """Whether this namespace forwards packets, and those that come in by a device."""
     version, general = ("ipv4", "ip_forward") if family == socket.AF_INET else ("ipv6", "conf/all/forwarding")
     for name, where in ((general, "this namespace"), (f"conf/{ifname}/forwarding", f"the device {ifname}")):
-        value = proc(f"sys/net/{version}/{name}", root)
+        value = setting(f"net/{version}/{name}", root)
         if value is not None:
-            yield from_proc(
-                f"sys/net/{version}/{name}",
+            yield from_setting(
+                f"net/{version}/{name}",
                 f"{name.rpartition('/')[2]} of {where} is {value}: {version.replace('ip', 'IP')} packets are "
                 f"{'not ' if value == '0' else ''}forwarded",
             )
@@ -162,8 +165,8 @@ def mtu(ifindex: int, daddr: Address, saddr: Optional[Address] = None) -> Iterat
     found = netlink.link(ifindex)
     yield Evidence(_SOURCE, f"the MTU of the device {found.get_attr('IFLA_IFNAME')} is {found.get_attr('IFLA_MTU')}")
     try:
-        fixed = _route_mtu(_way_back(daddr, saddr, 0))
-        learned = _route_mtu(_way_back(daddr, saddr, 0, flags=0))
+        fixed = _route_mtu(_way_back(daddr, saddr))
+        learned = _route_mtu(_way_back(daddr, saddr, of_table=False))
     except OSError as error:
         yield Evidence(_SOURCE, f"no route to {daddr}: {_meaning(error)}")
         return
@@ -172,16 +175,13 @@ def mtu(ifindex: int, daddr: Address, saddr: Optional[Address] = None) -> Iterat
         yield Evidence(_SOURCE, f"the path MTU to {daddr} that routers told is {learned}")
 
 
-def _way_back(daddr: Address, saddr: Optional[Address], mark: int, flags: int = netlink.FIB_MATCH) -> netlink.Message:
+def _way_back(daddr: Address, saddr: Optional[Address], mark: int = 0, *, of_table: bool = True) -> netlink.Message:
     """The route of a packet of this host's own; of one from elsewhere, which it may not send, without its source."""
-    family = _family(daddr)
+    ask = partial(netlink.route, _family(daddr), str(daddr), mark=mark, of_table=of_table)
     if saddr is not None:
-        try:
-            return netlink.route(family, str(daddr), saddr=str(saddr), mark=mark, flags=flags)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-    return netlink.route(family, str(daddr), mark=mark, flags=flags)
+        with suppress(OSError):
+            return ask(saddr=str(saddr))
+    return ask()
 
 
 def _why_not(
@@ -214,8 +214,7 @@ def _why_not(
             return
     names = list(dict.fromkeys(_table_name(table) for table in asked))
     yield Evidence(_SOURCE, f"no route to {daddr} in the tables that the rules lead to: {', '.join(names) or 'none'}")
-    main = 254
-    there = [found for found, _ in zip(netlink.routes(family, main, lambda *_: True), range(_SHOWN + 1))]
+    there = [found for found, _ in zip(netlink.routes(family, _MAIN, lambda *_: True), range(_SHOWN + 1))]
     default = any(found["dst_len"] == 0 for found in there)
     listed = "; ".join(_route_text(found, with_table=False) for found in there[:_SHOWN]) or "no routes at all"
     more = "; and more" if len(there) > _SHOWN else ""
@@ -333,7 +332,9 @@ def _route_mtu(found: netlink.Message) -> Optional[int]:
 
 def _table(found: netlink.Message) -> int:
     table = found.get_attr("RTA_TABLE")
-    return int(found["table"] if table is None else table)
+    table = int(found["table"] if table is None else table)
+    # Without rules of the user's, IPv4 keeps the tables local and main in one: Linux commit 0ddcf43d5d4a (4.1).
+    return _LOCAL if table == _MAIN and found["type"] in _OF_LOCAL else table
 
 
 def _table_name(table: int) -> str:

@@ -7,7 +7,7 @@ from ipaddress import IPv6Address, ip_address
 from typing import NamedTuple, Union
 
 from . import netlink
-from .evidence import Evidence, counters, from_proc, sysctl
+from .evidence import NAMESPACES, Evidence, counters, from_proc, told_setting
 from .inside import elsewhere
 from .owners import owners_of
 
@@ -20,8 +20,8 @@ _ANY_STATE = (1 << len(_STATES)) - 2
 # A UDP socket that takes packets from anybody is in the state that TCP calls CLOSE.
 _LISTENING = {"tcp": _STATES.index("LISTEN"), "udp": _STATES.index("CLOSE")}
 _SOURCE = "sock_diag"
-_SEARCH_S = 0.2
-_NAMESPACES = 64
+# How long it is looked for the process of a socket: on a host with many, the rest of the evidence is worth more.
+SEARCH_S = 0.3
 _SHOWN = 8
 
 
@@ -65,7 +65,7 @@ def listeners(protocol: str, address: Address, port: int) -> Iterator[Evidence]:
         yield from _described(protocol, taking or found)
         return
     yield Evidence(_SOURCE, f"nothing listens on {name} in this namespace")
-    others = [place for place, there in elsewhere(lambda: _listening(protocol, port), _NAMESPACES) if there]
+    others = [place for place, there in elsewhere(lambda: _listening(protocol, port), NAMESPACES) if there]
     if others:
         yield Evidence(_SOURCE, f"{name} has a listener in another namespace: {', '.join(others[:_SHOWN])}")
 
@@ -77,9 +77,9 @@ def accept_queue(address: Address, port: int) -> Iterator[Evidence]:
             full = ", full" if one.received > one.limit else ""
             text = f"{_end(one.local, port)}: connections that wait to be accepted: {one.received}, limit {one.limit}"
             yield Evidence(_SOURCE, text + full)
-    yield from sysctl("net/core/somaxconn", "the most that a program may set as limit of its accept queue")
-    yield from sysctl("net/ipv4/tcp_max_syn_backlog", "the most half-open connections of a listener")
-    yield from sysctl("net/ipv4/tcp_syncookies", "SYN cookies when there are more (0 never, 1 then, 2 always)")
+    yield from told_setting("net/core/somaxconn", "the most that a program may set as limit of its accept queue")
+    yield from told_setting("net/ipv4/tcp_max_syn_backlog", "the most half-open connections of a listener")
+    yield from told_setting("net/ipv4/tcp_syncookies", "SYN cookies when there are more (0 never, 1 then, 2 always)")
     tcp = counters("netstat").get("TcpExt", {})
     if "ListenOverflows" in tcp:
         text = f"accept queues found full: {tcp['ListenOverflows']}, SYNs dropped at listeners: {tcp['ListenDrops']}"
@@ -102,16 +102,20 @@ def flow_sockets(
     if not found:
         yield Evidence(_SOURCE, f"there is no {protocol.upper()} socket between {ends}")
     yield from _described(protocol, connected or found, with_memory=True)
-    yield from sysctl("net/core/rmem_max", "the most bytes that a program may set as receive buffer")
+    yield from told_setting(
+        "net/core/rmem_max", "the most bytes that a program may set as receive buffer", of_the_host=True
+    )
     if protocol == "tcp":
-        yield from sysctl("net/ipv4/tcp_rmem", "TCP's receive buffer in bytes, least, at first and most")
+        yield from told_setting("net/ipv4/tcp_rmem", "TCP's receive buffer in bytes, least, at first and most")
     else:
-        yield from sysctl("net/core/rmem_default", "the receive buffer in bytes where a program sets none")
-        yield from sysctl("net/ipv4/udp_mem", "UDP's memory for all sockets in pages, low, pressure and most")
+        yield from told_setting(
+            "net/core/rmem_default", "the receive buffer in bytes where a program sets none", of_the_host=True
+        )
+        yield from told_setting("net/ipv4/udp_mem", "UDP's memory for all sockets in pages, low, pressure and most")
 
 
 def _described(protocol: str, found: list[Socket], *, with_memory: bool = False) -> Iterator[Evidence]:
-    owners = owners_of({one.inode for one in found if one.inode}, _SEARCH_S)
+    owners = owners_of({one.inode for one in found if one.inode}, SEARCH_S)
     for one in found[:_SHOWN]:
         name, pid = owners.get(one.inode, ("", 0))
         who = (

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import IO, Any, NoReturn, TypeVar
 
 from . import netns as namespaces
 from .errors import NettraceError
@@ -152,25 +152,25 @@ def _answer(netns: int, question: Callable[[], Iterable[Answer]], writing: int) 
     """The child: nothing but _exit leaves it, so that no buffer and no finalizer of its parent runs twice."""
     try:
         gc.disable()
+        pipe = open(writing, "wb")  # noqa: SIM115, it closes with the process
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         try:
             enter(netns)
             for thing in question():
-                _write(writing, (_ANSWER, thing))
-            _write(writing, (_END, None))
+                _write(pipe, (_ANSWER, thing))
+            _write(pipe, (_END, None))
         except NoAnswer as error:
-            _write(writing, (_FAILURE, str(error)))
+            _write(pipe, (_FAILURE, str(error)))
         except BaseException as error:
-            _write(writing, (_FAILURE, f"{type(error).__name__}: {error}"))
+            _write(pipe, (_FAILURE, f"{type(error).__name__}: {error}"))
     finally:
         os._exit(0)
 
 
-def _write(writing: int, message: object) -> None:
+def _write(pipe: IO[bytes], message: object) -> None:
     data = pickle.dumps(message)
-    data = _LENGTH.pack(len(data)) + data
-    while data:
-        data = data[os.write(writing, data) :]
+    pipe.write(_LENGTH.pack(len(data)) + data)
+    pipe.flush()
 
 
 def _messages(reading: int, until: float, timeout_s: float) -> Iterator[tuple[int, Any]]:

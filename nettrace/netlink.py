@@ -44,8 +44,8 @@ _STRICT = 12  # NETLINK_GET_STRICT_CHK: a dump can be asked for a part, Linux co
 
 RTA_DST, RTA_TABLE = 1, 15
 IFLA_XDP_ATTACHED, IFLA_XDP_PROG_ID = 2, 4
-# The entry of a table instead of what is made of it for one address, Linux commit b61798130f1b (4.13); and its table.
-FIB_MATCH = 0x2000 | 0x1000
+# The flags RTM_F_FIB_MATCH and RTM_F_LOOKUP_TABLE; IPv6 tells the table always and refuses to be asked for it.
+_MATCH: dict[int, int] = {socket.AF_INET: 0x2000 | 0x1000, socket.AF_INET6: 0x2000}
 
 
 class NotInstalled(Exception):
@@ -92,12 +92,16 @@ def addresses(index: int) -> list[Message]:
 
 def route(
     family: int, daddr: Address, *, saddr: Optional[Address] = None, iif: int = 0, oif: int = 0, mark: int = 0,
-    flags: int = 0,
+    of_table: bool = True,
 ) -> Message:  # fmt: skip
-    """The route that the kernel takes for such a packet; raises OSError where it takes none."""
+    """The route that the kernel takes for such a packet; raises OSError where it takes none.
+
+    of_table: the entry of the table (Linux commit b61798130f1b, 4.13), else what the kernel makes of it for a packet.
+    """
     bits = 32 if family == socket.AF_INET else 128
     request = _message_class("rtmsg")()
-    request["family"], request["dst_len"], request["flags"] = family, bits, flags
+    request["family"], request["dst_len"] = family, bits
+    request["flags"] = _MATCH[family] if of_table else 0
     attributes: list[tuple[str, object]] = [("RTA_DST", daddr)]
     if saddr is not None:
         request["src_len"] = bits
