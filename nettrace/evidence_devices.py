@@ -67,11 +67,11 @@ def xdp(ifindex: int) -> Iterator[Evidence]:
     """The XDP program of a device."""
     found = netlink.link(ifindex)
     name = found.get_attr("IFLA_IFNAME")
-    mode, program = _xdp(found.get_attr("IFLA_XDP"))
+    mode, program = netlink.xdp(found)
     if not mode:
         yield Evidence(_SOURCE, f"{name} has no XDP program")
         return
-    text = f"{name} has an XDP program, {_XDP_MODES.get(mode, f'mode {mode}')}: {_program(program)}"
+    text = f"{name} has an XDP program, {_XDP_MODES.get(mode, f'mode {mode}')}: {_program_name(program)} (id {program})"
     yield Evidence(_SOURCE, text)
 
 
@@ -81,11 +81,13 @@ def tc_filters(ifindex: int) -> Iterator[Evidence]:
     for hook, where in _HOOKS.items():
         for one in netlink.filters(ifindex, hook):
             options = one.get_attr("TCA_OPTIONS")
-            if not hasattr(options, "get_attr"):
-                continue  # the head of a list, which does nothing itself
-            what = _filter_program(options) or ", ".join(_actions(options))
+            # The head of a list and a table of hashes are listed too, and do nothing themselves.
+            if not hasattr(options, "get_attr") or options.get_attr("TCA_U32_DIVISOR"):
+                continue
+            program, number = netlink.filter_program(one)
+            what = [f"program {program} (id {number})"] if number else list(_actions(options))
             text = f"tc filter {one.get_attr('TCA_KIND')} at {name} {where}, preference {one['info'] >> 16}"
-            yield Evidence(_SOURCE, f"{text}{f': {what}' if what else ''}")
+            yield Evidence(_SOURCE, ": ".join([text, *what]))
 
 
 def conntrack(*, root: Path = ROOT) -> Iterator[Evidence]:
@@ -193,50 +195,23 @@ def _queue(one: netlink.Message) -> dict[str, int]:
     return {name: queue[name] if queue else 0 for name in ("qlen", "backlog", "drops", "overlimits")}
 
 
-def _xdp(attribute: Any) -> tuple[int, int]:
-    """The mode and the number of an XDP program, none being 0; pyroute2 before 0.6 gives them as "01:02"."""
-    if isinstance(attribute, str):
-        data = bytes.fromhex(attribute.replace(":", ""))
-        mode = netlink.attribute(data, 0, netlink.IFLA_XDP_ATTACHED) or b""
-        program = netlink.attribute(data, 0, netlink.IFLA_XDP_PROG_ID) or b""
-        return int.from_bytes(mode, "little"), int.from_bytes(program, "little")
-    if attribute is None:
-        return 0, 0
-    return attribute.get_attr("IFLA_XDP_ATTACHED") or 0, attribute.get_attr("IFLA_XDP_PROG_ID") or 0
-
-
-def _program(number: int) -> str:
-    """The name and number of a BPF program."""
-    library_name = _program_name(number)
-    return f"{library_name} (id {number})" if library_name else f"id {number}"
-
-
 def _program_name(number: int) -> str:
+    unknown = "a program"
     try:
         library = libbpf()
     except KernelError:
-        return ""
+        return unknown
     file = library.bpf_prog_get_fd_by_id(number)
     if file < 0:
-        return ""
+        return unknown
     try:
         info = ctypes.create_string_buffer(80)  # struct bpf_prog_info up to its name
         length = ctypes.c_uint32(len(info))
         if library.bpf_obj_get_info_by_fd(file, info, ctypes.byref(length)) != 0:
-            return ""
-        return info.raw[64:80].rstrip(b"\0").decode(errors="replace")
+            return unknown
+        return info.raw[64:80].rstrip(b"\0").decode(errors="replace") or unknown
     finally:
         os.close(file)
-
-
-def _filter_program(options: Any) -> str:
-    number = options.get_attr("TCA_BPF_ID")
-    name = options.get_attr("TCA_BPF_NAME")
-    if number is None and name is None:
-        return ""
-    if isinstance(number, str):
-        number = int.from_bytes(bytes.fromhex(number.replace(":", "")), "little")
-    return f"program {name or _program_name(number)} (id {number})"
 
 
 def _actions(options: Any) -> Iterator[str]:

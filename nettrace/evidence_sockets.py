@@ -38,7 +38,7 @@ class Socket(NamedTuple):
     v6only: bool
     inode: int
     uid: int
-    received: int  # bytes not read yet; of one that listens, connections not accepted yet
+    received: int  # bytes not read yet; of one of TCP that listens, connections not accepted yet
     limit: int  # of one that listens, how many of these there may be
     receive_memory: int
     receive_memory_limit: int
@@ -125,7 +125,8 @@ def _described(protocol: str, found: list[Socket], *, with_memory: bool = False)
         if one.device:
             words.append(f"bound to the device {netlink.device_name(one.device)}")
         if with_memory and one.state != _STATES.index("LISTEN"):
-            words.append(f"{one.received} bytes not read yet")
+            if protocol == "tcp":  # of UDP it is the memory once more
+                words.append(f"{one.received} bytes not read yet")
             words.append(f"receive buffer {one.receive_memory} of {one.receive_memory_limit} bytes")
             if one.backlog:
                 words.append(f"{one.backlog} bytes in its backlog")

@@ -42,8 +42,9 @@ _ATTRIBUTE = struct.Struct("=HH")
 _SOL_NETLINK = 270
 _STRICT = 12  # NETLINK_GET_STRICT_CHK: a dump can be asked for a part, Linux commit 89d35528d17d (4.20)
 
-RTA_DST, RTA_TABLE = 1, 15
-IFLA_XDP_ATTACHED, IFLA_XDP_PROG_ID = 2, 4
+_RTA_DST, _RTA_TABLE = 1, 15
+_IFLA_XDP, _IFLA_XDP_ATTACHED, _IFLA_XDP_PROG_ID = 43, 2, 4
+_TCA_OPTIONS, _TCA_BPF_NAME, _TCA_BPF_ID = 2, 7, 11
 # The flags RTM_F_FIB_MATCH and RTM_F_LOOKUP_TABLE; IPv6 tells the table always and refuses to be asked for it.
 _MATCH: dict[int, int] = {socket.AF_INET: 0x2000 | 0x1000, socket.AF_INET6: 0x2000}
 
@@ -73,6 +74,12 @@ def link(device: Union[int, str]) -> Message:
     else:
         request["attrs"] = [("IFLA_IFNAME", device)]
     return _one(request, _GETLINK)
+
+
+def xdp(found: Message) -> tuple[int, int]:
+    """How an XDP program is attached to a device, and its number; zeroes if there is none."""
+    attached = _raw(found, _IFLA_XDP, _IFLA_XDP_ATTACHED)
+    return (attached or b"\0")[0], _number(_raw(found, _IFLA_XDP, _IFLA_XDP_PROG_ID))
 
 
 def device_name(index: int) -> str:
@@ -121,13 +128,13 @@ def routes(family: int, table: int, where: Callable[[int, bytes], bool]) -> Iter
     request["attrs"] = [("RTA_TABLE", table)]
 
     def wanted(data: bytes) -> bool:
-        number = attribute(data, 12, RTA_TABLE)
-        if (int.from_bytes(number, sys.byteorder) if number else data[4]) != table or data[0] != family:
+        number = _attribute(data, 12, _RTA_TABLE)
+        if (_number(number) or data[4]) != table or data[0] != family:
             return False
         # RTM_F_CLONED: what IPv6 has in its cache is not a route of the table.
-        if int.from_bytes(data[8:12], sys.byteorder) & 0x200:
+        if _number(data[8:12]) & 0x200:
             return False
-        return where(data[1], attribute(data, 12, RTA_DST) or b"")
+        return where(data[1], _attribute(data, 12, _RTA_DST) or b"")
 
     try:
         yield from _ask(request, _GETROUTE, dump=True, wanted=wanted)
@@ -165,6 +172,12 @@ def filters(index: int, parent: int) -> list[Message]:
     return list(_ask(request, _GETTFILTER, dump=True, wanted=lambda data: _tc_index(data) == index))
 
 
+def filter_program(found: Message) -> tuple[str, int]:
+    """The name and number of a tc filter's BPF program; nothing and zero if it is none."""
+    name = _raw(found, _TCA_OPTIONS, _TCA_BPF_NAME) or b""
+    return name.rstrip(b"\0").decode(errors="replace"), _number(_raw(found, _TCA_OPTIONS, _TCA_BPF_ID))
+
+
 def sockets(family: int, protocol: int, states: int, *, sport: int = 0, dport: int = 0) -> list[Message]:
     """The sockets of a protocol in some of the states, as a set of bits, with their memory; ports as they see them."""
     request = _message_class("inet_diag_req")()
@@ -191,7 +204,21 @@ def _tc_index(data: bytes) -> int:
     return int(struct.unpack_from("=i", data, 4)[0])
 
 
-def attribute(data: bytes, offset: int, wanted: int) -> Optional[bytes]:
+def _raw(message: Message, *path: int) -> Optional[bytes]:
+    """The bytes of an attribute, inside of others, that not every pyroute2 can read."""
+    data: Optional[bytes] = bytes(message.data)
+    offset = _HEADER.size + struct.calcsize("=" + "".join(field[1] for field in message.fields))
+    for kind in path:
+        data = None if data is None else _attribute(data, offset, kind)
+        offset = 0
+    return data
+
+
+def _number(data: Optional[bytes]) -> int:
+    return int.from_bytes(data or b"", sys.byteorder)
+
+
+def _attribute(data: bytes, offset: int, wanted: int) -> Optional[bytes]:
     """The value of an attribute, read without pyroute2."""
     while offset + _ATTRIBUTE.size <= len(data):
         length, kind = _ATTRIBUTE.unpack_from(data, offset)
