@@ -7,19 +7,37 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Optional
 
-from . import coverage, files, filters, meaning, netns, options, pcap, plan, selection, sinks, source, tree
+from . import (
+    coverage,
+    evidence,
+    explain,
+    files,
+    filters,
+    live,
+    netns,
+    options,
+    pcap,
+    plan,
+    reasons,
+    rules,
+    selection,
+    sinks,
+    source,
+    tree,
+)
 from .errors import BpfError, KernelError, NettraceError, UsageError
 from .filters import PacketFilter
 from .kernel import Kernel, check
-from .owners import Owners, Reread
 from .plan import Plan, Skipped
+from .rules import Rules
 from .run import Run, wall_offset_ns
 from .selection import Selection
-from .sinks import Display, Lookups
+from .sinks import Display
 from .source import Settings
 
 if TYPE_CHECKING:
@@ -56,6 +74,10 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 def _main(asked: argparse.Namespace) -> int:
     traces = _tree()
+    if asked.explain is not None:
+        known = reasons.load(files.RULES)
+        sys.stdout.write(explain.text(asked.explain, traces, rules.load(files.RULES, traces), known))
+        return 0
     kernel = Kernel(btf=None if asked.btf_path is None else Path(asked.btf_path))
     if asked.trace is not None and asked.trace.strip() == "?":
         sys.stdout.write(sinks.tree_text(coverage.of(traces, kernel, multi=_multi(asked.backend, kernel))))
@@ -72,9 +94,11 @@ def _main(asked: argparse.Namespace) -> int:
         )
     if not asked.print_bpf:
         check(kernel)
+    meanings = rules.load(files.RULES, traces)
     selected = selection.choose(
         traces, kernel, trace=asked.trace, exclude=asked.trace_exclude, matcher=asked.trace_matcher,
         free=asked.trace_free, stack=asked.trace_stack, ret=asked.ret, basic=asked.basic,
+        also=meanings.tell_trouble if asked.diag else (), return_at=meanings.need_return if asked.diag else (),
     )  # fmt: skip
     settings = Settings(
         follow=not asked.basic,
@@ -90,7 +114,7 @@ def _main(asked: argparse.Namespace) -> int:
     if asked.print_bpf:
         sys.stdout.write(text)
         return 0
-    return _run(asked, kernel, selected, what, settings, packet_filter, multi, text)
+    return _run(asked, kernel, selected, what, settings, packet_filter, multi, text, meanings)
 
 
 def _check_matching(what: Plan, selected: Selection) -> None:
@@ -103,7 +127,7 @@ def _check_matching(what: Plan, selected: Selection) -> None:
 
 def _run(
     asked: argparse.Namespace, kernel: Kernel, selected: Selection, what: Plan, settings: Settings,
-    packet_filter: PacketFilter, multi: bool, text: str,
+    packet_filter: PacketFilter, multi: bool, text: str, meanings: Rules,
 ) -> int:  # fmt: skip
     from .bpf import Session
 
@@ -118,7 +142,15 @@ def _run(
         wall_offset_ns=wall_offset_ns() if asked.date else None,
         colour=sinks.wants_colour(sys.stdout, os.environ),
     )
-    sink = sinks.Text(sys.stdout, display, _lookups(kernel, what))
+    diagnosis = live.diagnosis(kernel, what, meanings)
+    lookups = replace(live.lookups(kernel, what), remarks=diagnosis.remarks, remarked=meanings.by_trace)
+    if asked.diag:
+        evidence.prepare()
+        sink: sinks.Text = sinks.Diagnosed(
+            sys.stdout, display, lookups, diagnosis.findings, quiet=asked.diag_quiet, keep=asked.diag_keep
+        )
+    else:
+        sink = sinks.Text(sys.stdout, display, lookups)
     started = time.monotonic()
     with Session(text, files.BPF, what, settings, multi) as session:
         log.debug("compiled in %.2f s", time.monotonic() - started)
@@ -147,28 +179,6 @@ def _attend(session: "Session", run: Run, what: Plan, *, verbose: bool, started:
 
 def _say(text: str) -> None:
     print(text, flush=True)
-
-
-def _lookups(kernel: Kernel, what: Plan) -> Lookups:
-    """What this host can say of what its kernel tells."""
-    functions = {probe.trace.name: probe.target for probe in what.probes if not probe.program.is_tracepoint}
-
-    def returned(trace: str, value: int) -> str:
-        function = functions[trace]
-        kind = kernel.return_type(function) or ""
-        return meaning.return_text(kind, value, kernel.enum_names, function, kernel.drop_reason)
-
-    traces = [probe.trace for probe in what.probes]
-    return Lookups(
-        symbol=kernel.symbols.lookup,
-        reason=kernel.drop_reason,
-        returned=returned,
-        netns=Reread(netns.names).of,
-        own_netns=netns.current(),
-        owner=Owners().of,
-        groups={trace.name: trace.group for trace in traces},
-        roles={trace.name: trace.role for trace in traces if trace.role is not None},
-    )
 
 
 def _filter(asked: argparse.Namespace) -> PacketFilter:

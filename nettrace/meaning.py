@@ -118,6 +118,15 @@ def number(type_text: str, value: int) -> int:
     return _signed(value, _SIGNED.get(type_text, 32))
 
 
+def verdict(value: int) -> int:
+    """Which of netfilter's verdicts a hook's return value is; what is none stays as it is."""
+    low = value & 0xFF
+    if value < 0 or low >= len(_VERDICTS):
+        return value
+    # Since Linux commit e0d4593140b0 (6.7) a packet dropped with a reason of its own is "stolen" with an error.
+    return 0 if low == _NF_STOLEN and value >> 16 & 0xFFFF else low
+
+
 def _known(name: str, number: int, enum_names: EnumNames, drop_reason: Callable[[int], str]) -> Optional[str]:
     """What this function is known to mean by the number."""
     if name in _NEGATED_REASONS:

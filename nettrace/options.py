@@ -101,6 +101,11 @@ def _check(options: argparse.Namespace) -> None:
             "--inner needs a condition on headers that may hold inside, such as -p, --addr or --port: "
             "all other conditions are about the packet as it is"
         )
+    for name in ("diag_quiet", "diag_keep"):
+        if getattr(options, name) and not options.diag:
+            raise UsageError(f"--{name.replace('_', '-')} is for --diag: add it")
+    if options.diag:
+        _refuse(options, ("basic", "func_stats"), "--diag, which follows packets")
     if options.basic:
         _refuse(options, _NOT_WITH_BASIC, "--basic, which follows no packet")
     if options.func_stats:
@@ -158,11 +163,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.register("action", None, _Once)
     parser.add_argument("-V", "--version", action="version", version=f"nettrace {__version__}")
+    _add_modes(parser.add_argument_group("modes (without one, packets are followed and shown whole)"))
     _add_packets(parser.add_argument_group("which packets (all that is given must hold)"))
     _add_traces(parser.add_argument_group("which traces (names of traces, groups, functions, and patterns as tcp_*)"))
     _add_output(parser.add_argument_group("what is shown"))
     _add_running(parser.add_argument_group("running"))
     return parser
+
+
+def _add_modes(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--diag", action="store_true", help="say what went wrong with a packet, why, and what to do; ends at an error")
+    add("--diag-quiet", action="store_true", help="with --diag: only packets with a warning or an error")
+    add("--diag-keep", action="store_true", help="with --diag: go on after an error")
+    add("--explain", metavar="NAME", help="tell what a trace, drop reason, reset reason or rule means, and exit")
 
 
 def _add_packets(group: argparse._ArgumentGroup) -> None:

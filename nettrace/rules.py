@@ -1,7 +1,8 @@
 """What the return values and facts of traces mean, from rules/: strict YAML, and which rule an event meets.
 
-A rule belongs to traces and says when it holds: `when: {return: {eq: NF_DROP}}`. What is compared is what
-the function returned (`return`), the reason of a drop (`reason`, by its name), or one of the trace's facts.
+A rule belongs to traces and says when it holds: `when: {return: {lt: 0}}`. What is compared is what the
+function returned (`return`; `verdict` if that is one of netfilter's), why a packet was dropped (`drop_reason`,
+by its name), or one of the trace's facts.
 All conditions must hold; without any, the rule always does. Of the rules of a trace the first that holds counts.
 """
 
@@ -14,7 +15,7 @@ from typing import Optional, Union
 
 from . import yamlfile
 from .event import Event
-from .meaning import number
+from .meaning import number, verdict
 from .reasons import DROP_FILE, LEVELS, RESET_FILE
 from .suggest import did_you_mean
 from .tree import Trace, Tree
@@ -23,7 +24,8 @@ from .yamlfile import Item
 Value = Union[int, str]
 
 OPERATORS = ("eq", "ne", "lt", "le", "gt", "ge", "in", "between")
-RETURN, REASON = "return", "reason"
+RETURN, VERDICT, REASON = "return", "verdict", "drop_reason"
+_RETURNED = (RETURN, VERDICT)
 # What a function may return, as C has it; "pointer" is any.
 _POINTER = "pointer"
 
@@ -43,7 +45,7 @@ _SYMBOL = re.compile(r"-?(?:\w+\.)?[A-Za-z_]\w*")
 class Condition:
     """Something compared with what a rule's file says."""
 
-    subject: str  # RETURN, REASON or the name of a fact
+    subject: str  # RETURN, VERDICT, REASON or the name of a fact
     operator: str  # one of OPERATORS
     values: tuple[Value, ...]  # numbers and symbols; of `in` any number of them, of `between` two, else one
 
@@ -82,7 +84,7 @@ class Rule:
     @property
     def needs_return(self) -> bool:
         """Whether it can only be decided when the function has returned."""
-        return any(condition.subject == RETURN for condition in self.conditions)
+        return any(condition.subject in _RETURNED for condition in self.conditions)
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,16 @@ class Rules:
     def of(self, trace: str) -> tuple[Rule, ...]:
         """The rules of a trace, the first one that holds counts."""
         return tuple(rule for rule in self.all if trace in rule.traces)
+
+    @property
+    def by_trace(self) -> frozenset[str]:
+        """The traces that have rules."""
+        return frozenset(trace for rule in self.all for trace in rule.traces)
+
+    @property
+    def tell_trouble(self) -> frozenset[str]:
+        """The traces of which a rule is a warning or an error."""
+        return frozenset(trace for rule in self.all if rule.level != "info" for trace in rule.traces)
 
     @property
     def need_return(self) -> frozenset[str]:
@@ -179,13 +191,15 @@ def _conditions(item: Item, traces: list[Trace]) -> Iterable[Condition]:
 def _check_subject(subject: str, item: Item, traces: list[Trace]) -> None:
     for trace in traces:
         told = [name for name, _ in trace.facts]
-        if subject == RETURN and trace.tracepoint is not None:
+        if subject in _RETURNED and trace.tracepoint is not None:
             raise item.error(f"{trace.name} is a tracepoint, which returns nothing: the rule can never hold")
         if subject == REASON and trace.role != "drop":
             raise item.error(f"{trace.name} tells no reason: the rule can never hold")
-        if subject not in (RETURN, REASON) and subject not in told:
-            known = [RETURN, *told]
-            raise item.error(f"{trace.name} tells no '{subject}'{did_you_mean(subject, known)}; it tells {known}")
+        if subject not in (*_RETURNED, REASON) and subject not in told:
+            known = [*_RETURNED, *told]
+            raise item.error(
+                f"{trace.name} tells no '{subject}'{did_you_mean(subject, known)}; it has {', '.join(known)}"
+            )
 
 
 def _value(item: Item, subject: str) -> Value:
@@ -194,7 +208,7 @@ def _value(item: Item, subject: str) -> Value:
     if type(item.value) is int:
         return item.integer()
     text = item.text()
-    if subject == RETURN and not _SYMBOL.fullmatch(text):
+    if subject in _RETURNED and not _SYMBOL.fullmatch(text):
         raise item.error(f"'{text}' is no number, and no name of one")
     return text
 
@@ -237,9 +251,11 @@ class Judge:
 
     def _holds(self, item: Event, condition: Condition, values: tuple[Optional[Value], ...]) -> bool:
         value: Optional[Value]
-        if condition.subject == RETURN:
+        if condition.subject in _RETURNED:
             kind = self._returns(item.trace) or "int"
             value = None if item.returned is None else number(kind, item.returned.value)
+            if condition.subject == VERDICT and value is not None:
+                value = verdict(value)
         elif condition.subject == REASON:
             value = None if item.drop is None or item.drop.reason is None else self._reason(item.drop.reason)
             values = condition.values

@@ -179,7 +179,7 @@ class Run:
             self._events += len(context.events)
             self._unfinished += context.unfinished
             self._missing += context.missing
-            self.done = self._shown == self._count
+            self.done = self._shown == self._count or self._sink.done
 
     def _took_ns(self, context: Context) -> int:
         """How long a packet took; one that did not end, up to now."""

@@ -7,7 +7,7 @@ a packet, a pattern of these (`tcp_*`), or `all`.
 import fnmatch
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Optional
 
@@ -48,6 +48,8 @@ def choose(
     stack: Optional[str] = None,
     ret: bool = False,
     basic: bool = False,
+    also: Collection[str] = (),
+    return_at: Collection[str] = (),
 ) -> Selection:
     """Selects the traces for the options, each a list of names with commas between them.
 
@@ -55,6 +57,8 @@ def choose(
     are matched here and nowhere else. free: after these a packet is not followed any more. stack: with
     the way there, of traces that are in the run. ret: with what functions return; the plan leaves out
     those that return nothing. basic: packets are not followed, each hit stands for itself.
+    also: traces that are on where none were asked for, beside those of the tree. return_at: traces
+    that are to tell what their functions return, if they are in the run.
     `all` is the whole tree for trace, and all that is in the run for the others.
     """
     if basic:
@@ -63,7 +67,7 @@ def choose(
                 raise UsageError(f"{option} says nothing with --basic, which follows no packet: leave one of them out")
     known = _Names(tree, kernel)
     of_tree = {trace.name: trace for trace in tree.traces()}
-    default = {trace.name: trace for trace in tree.default()}
+    default = {trace.name: trace for trace in tree.traces() if trace.default or trace.name in also}
     asked = default if trace is None else known.find("-t", trace, of_tree)
     narrowed = trace is not None and not of_tree.keys() <= asked.keys()
     # A followed packet's record is sent when it is freed, so the traces that tell so are always there.
@@ -97,7 +101,7 @@ def choose(
         match_at=frozenset(match_at & traces.keys()),
         end_at=frozenset(ending.keys() & traces.keys()),
         stack_at=frozenset() if stack is None else known.among("--trace-stack", stack, traces),
-        return_at=frozenset(name for name, trace in traces.items() if trace.functions) if ret else frozenset(),
+        return_at=frozenset(name for name, trace in traces.items() if trace.functions and (ret or name in return_at)),
     )
     return Selection(tuple(traces.values()), wishes)
 

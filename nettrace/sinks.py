@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from typing import Optional, TextIO
 
 from .coverage import Coverage, Place
+from .diagnosis import ERROR, INFO, Finding
 from .event import Context, Device, Event, Packet
 from .kernel import ABSENT, Symbol
 from .packets import change_text, packet_text
+from .report import FINISHED, report_text
 from .stacks import stack_lines
 from .tree import Group, Trace
 
@@ -51,6 +53,8 @@ class Lookups:
     owner: Callable[[int], Optional[tuple[str, int]]] = lambda inode: None  # name and number of a process
     groups: Mapping[str, str] = field(default_factory=dict)  # of traces
     roles: Mapping[str, str] = field(default_factory=dict)  # of the traces that have one, see tracer.yaml
+    remarks: Callable[[Event], Iterable[tuple[str, str]]] = lambda item: ()  # level and text
+    remarked: frozenset[str] = frozenset()  # traces that there may be remarks on, beside those that tell facts
 
 
 # What was last written of an skb: its headers, where it was, these headers' text, its mark, the step's number.
@@ -143,6 +147,11 @@ class Text:
         lines.append("")
         self._out.write("\n".join(lines))
 
+    @property
+    def done(self) -> bool:
+        """Whether enough was shown."""
+        return False
+
     def duration_ns(self, events: Sequence[Event]) -> int:
         """How long a packet took; that it is freed in the end is not part of its way, unless it was asked for."""
         if not events:
@@ -174,6 +183,7 @@ class Text:
         lines: list[str] = []
         several = self._marks_skbs and len(context.skbs) > 1
         tiny, latency, plain, stacks = self._show.tiny, self._show.latency, self._plain, self._show.stacks
+        remarked = self._know.remarked
         places = _Places(context.events)
         others: dict[int, _Line] = {}  # the last lines of the other skbs
         packet, device, text, mark, number = _NO_LINE
@@ -205,7 +215,7 @@ class Text:
                     lines += self._move(*move, mark)
                 packet, device, text = item.packet, item.device, f" {packet_text(item.packet)}"
             shown = text if before_ns < 0 or not tiny else ""
-            if item.drop is not None or item.returned is not None:
+            if item.drop is not None or item.returned is not None or item.facts or trace in remarked:
                 notes = self._notes(item) + notes
             if latency and before_ns >= 0:
                 notes = f" latency: {_milliseconds(time_ns - before_ns)}{notes}"
@@ -251,6 +261,8 @@ class Text:
             where = f"0x{item.drop.location:x}" if symbol is None else f"{symbol.name}+0x{symbol.offset:x}"
             why = "" if item.drop.reason is None else f"reason: {self._know.reason(item.drop.reason)}, "
             text += self._red(f" *{why}{where}*")
+        for level, remark in self._know.remarks(item):
+            text += self.paint(level, f" *{remark}*")
         return text
 
     def _stack(self, item: Event) -> list[str]:
@@ -299,6 +311,14 @@ class Text:
     def _group_column(self, item: Event) -> str:
         return f"[{self._know.groups.get(item.trace, ''):<8}]"
 
+    def paint(self, level: str, text: str) -> str:
+        """The text in the colour of a level: info, warn or error."""
+        return self._paint({"error": "31", "warn": "33"}.get(level, "2"), text)
+
+    def place(self, device: Device) -> str:
+        """Where that is, in words."""
+        return self._place(device)
+
     def _bold(self, text: str) -> str:
         return self._paint("1", text)
 
@@ -313,6 +333,42 @@ class Text:
 
     def _paint(self, code: str, text: str) -> str:
         return f"\033[{code}m{text}\033[0m" if self._show.colour else text
+
+
+class Diagnosed(Text):
+    """Packets with the analysis of what happened to them.
+
+    findings: of a packet. quiet: only packets that something is wrong with are shown. keep: an error does
+    not end the run.
+    """
+
+    def __init__(
+        self, out: TextIO, display: Display, lookups: Lookups, findings: Callable[[Context], Sequence[Finding]], *,
+        quiet: bool, keep: bool,
+    ) -> None:  # fmt: skip
+        super().__init__(out, display, lookups)
+        self._findings = findings
+        self._quiet = quiet
+        self._keep = keep
+        self._failed = False
+
+    @property
+    def done(self) -> bool:
+        """Whether an error was found, and that was what the user waited for."""
+        return self._failed and not self._keep
+
+    def context(self, context: Context) -> None:
+        """A packet's block, and its analysis."""
+        findings = self._findings(context)
+        if self._quiet and all(finding.level == INFO for finding in findings):
+            return
+        super().context(context)
+        text = report_text(findings, lambda trace: self._know.groups.get(trace, ""), self.place, self.paint)
+        self._out.write(text)
+        if any(finding.level == ERROR for finding in findings):
+            self._failed = True
+            if not self._keep:
+                self.note(FINISHED)
 
 
 def _skb_column(item: Event) -> str:

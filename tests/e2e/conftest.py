@@ -80,3 +80,12 @@ def routed() -> Iterator[tuple[Host, Host, Host]]:
         sh("ip -n client route add default via 10.0.1.1")
         router.sh("sysctl -qw net.ipv4.ip_forward=1")
         yield client, router, server
+
+
+@pytest.fixture(scope="session")
+def bpffs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where ip and tc of a namespace, to which /sys is another, can read programs."""
+    folder = tmp_path_factory.mktemp("bpf")
+    sh(f"mount -t bpf bpf {folder}")
+    yield folder
+    sh(f"umount {folder}")

@@ -255,6 +255,7 @@ def device_up(name: str, *commands: str) -> None:
 
 IFF_TUN, IFF_TAP, IFF_NAPI, IFF_NAPI_FRAGS = 0x0001, 0x0002, 0x0010, 0x0020
 ICMP_ECHO, ICMP_ECHOREPLY = 8, 0
+IP_MTU_DISCOVER, IP_PMTUDISC_PROBE = 10, 3  # from linux/in.h
 
 
 def checksum(data: bytes) -> int:
@@ -268,9 +269,14 @@ def echo_packet(source: str, target: str, kind: int, ident: int, sequence: int, 
     """An ICMP echo in IPv4; the data is of even length."""
     icmp = struct.pack(">BBHHH", kind, 0, 0, ident, sequence) + data
     icmp = icmp[:2] + struct.pack(">H", checksum(icmp)) + icmp[4:]
+    return ipv4(source, target, socket.IPPROTO_ICMP, icmp)
+
+
+def ipv4(source: str, target: str, protocol: int, data: bytes) -> bytes:
+    """An IPv4 packet."""
     ends = socket.inet_aton(source) + socket.inet_aton(target)
-    header = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(icmp), 0, 0, 64, socket.IPPROTO_ICMP, 0) + ends
-    return header[:10] + struct.pack(">H", checksum(header)) + header[12:] + icmp
+    header = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(data), 0, 0, 64, protocol, 0) + ends
+    return header[:10] + struct.pack(">H", checksum(header)) + header[12:] + data
 
 
 def echo_reply(packet: bytes) -> bytes:
@@ -321,6 +327,33 @@ def tap_ask(name: str, ip: str, peer: str, peer_mac: str) -> None:
         if packet[9] == socket.IPPROTO_ICMP and packet[20] == ICMP_ECHOREPLY:
             break
     tell(answered=1)
+
+
+def udp_spoof(source: str, target: str, port: str) -> None:
+    """Sends a datagram with a source address that is not this host's."""
+    data = struct.pack(">HHHH", 7008, int(port), 16, 0) + bytes(8)
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as client:
+        client.sendto(ipv4(source, target, socket.IPPROTO_UDP, data), (target, 0))
+    tell(sent=1)
+
+
+def udp_send_with(address: str, port: str, size: str, ttl: str, dont_fragment: str) -> None:
+    """Sends a datagram with a TTL (0: the usual one), and with DF whatever the path's MTU is known to be."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        if int(ttl):
+            client.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, int(ttl))
+        if int(dont_fragment):
+            client.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
+        client.sendto(bytes(int(size)), (address, int(port)))
+    tell(sent=1)
+
+
+def tcp_bad_checksum(source: str, target: str, port: str) -> None:
+    """Sends a SYN whose checksum is wrong."""
+    segment = struct.pack(">HHIIBBHHH", 7018, int(port), 1, 0, 0x50, 0x02, 1024, 0xDEAD, 0)
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as client:
+        client.sendto(ipv4(source, target, socket.IPPROTO_TCP, segment), (target, 0))
+    tell(sent=1)
 
 
 if __name__ == "__main__":

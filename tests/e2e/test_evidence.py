@@ -2,7 +2,6 @@
 
 from __future__ import annotations  # pytest 6.0 of Debian 11 does not export all the types
 
-import ctypes
 import json
 import re
 import subprocess
@@ -20,6 +19,7 @@ from nettrace.evidence_routes import forwarding, mtu, neighbour, route, rp_filte
 from nettrace.evidence_sockets import accept_queue, flow_sockets, listeners
 
 from .net import Host, ping, sh
+from .programs import pinned_program
 from .traffic import Peer, run_peer
 
 Pair = tuple[Host, Host]
@@ -243,34 +243,6 @@ def test_qdiscs(pair: Pair, kind: str, limit: str) -> None:
         if "netem" in kind:
             assert f"waiting {theirs['qlen']} packets or {theirs['backlog']} bytes" in ours
         assert length == f"the txqueuelen of l0 is {ask(left, 'ip -j link show dev l0')[0]['txqlen']}"
-
-
-BPF_SYSCALL, PROG_LOAD, OBJ_PIN = 321, 5, 6
-
-
-def pinned_program(folder: Path, name: str, kind: int, result: int) -> Path:
-    """A BPF program of two instructions, r0 = result and exit, where ip and tc can take it from."""
-    code = (ctypes.c_uint64 * 2)(0xB7 | result << 32, 0x95)
-    licence = ctypes.c_char_p(b"GPL")
-    words = [kind | 2 << 32, ctypes.addressof(code), ctypes.cast(licence, ctypes.c_void_p).value or 0, 0, 0, 0]
-    attributes = ctypes.create_string_buffer(
-        b"".join(word.to_bytes(8, "little") for word in words) + name.encode(), 128
-    )
-    libc = ctypes.CDLL(None, use_errno=True)
-    program = libc.syscall(BPF_SYSCALL, PROG_LOAD, attributes, 72)
-    assert program >= 0, ctypes.get_errno()
-    path = ctypes.c_char_p(str(folder / name).encode())
-    pin = (ctypes.c_uint64 * 2)(ctypes.cast(path, ctypes.c_void_p).value or 0, program)
-    assert libc.syscall(BPF_SYSCALL, OBJ_PIN, pin, 16) == 0, ctypes.get_errno()
-    return folder / name
-
-
-@pytest.fixture
-def bpffs(tmp_path: Path) -> Iterator[Path]:
-    """Where ip and tc of a namespace, to which /sys is another, can read programs."""
-    sh(f"mount -t bpf bpf {tmp_path}")
-    yield tmp_path
-    sh(f"umount {tmp_path}")
 
 
 def test_programs(pair: Pair, bpffs: Path) -> None:

@@ -1,0 +1,158 @@
+"""What the facts of traces say in words: hooks, tables, routes, neighbours, queues, sockets."""
+
+import ipaddress
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Optional, Union
+
+from .event import Event
+
+Names = Callable[[str], Mapping[int, str]]  # of an enum's values
+
+# include/uapi/linux/netfilter.h
+_FAMILIES = {0: "unspec", 1: "inet", 2: "ipv4", 3: "arp", 5: "netdev", 7: "bridge", 10: "ipv6"}
+_INET_HOOKS = ("PRE_ROUTING", "INPUT", "FORWARD", "OUTPUT", "POST_ROUTING", "INGRESS")
+_HOOKS = {
+    "arp": ("ARP_IN", "ARP_OUT", "ARP_FORWARD"),
+    "netdev": ("INGRESS", "EGRESS"),
+    "bridge": ("PRE_ROUTING", "INPUT", "FORWARD", "OUTPUT", "POST_ROUTING", "BROUTING"),
+}
+# include/uapi/linux/rtnetlink.h
+_ROUTES = (
+    "unspec", "unicast", "local", "broadcast", "anycast", "multicast", "blackhole", "unreachable", "prohibit",
+    "throw", "nat", "xresolve",
+)  # fmt: skip
+# include/uapi/linux/neighbour.h
+_NEIGHBOUR_STATES = {
+    1: "INCOMPLETE", 2: "REACHABLE", 4: "STALE", 8: "DELAY", 16: "PROBE", 32: "FAILED", 64: "NOARP", 128: "PERMANENT",
+}  # fmt: skip
+# include/uapi/linux/netfilter/nf_conntrack_common.h; the low bits of skb->_nfct
+_CONNECTIONS = {0: "established", 1: "related", 2: "new", 3: "established, reply", 4: "related, reply", 7: "untracked"}
+_TCP_STATES = (
+    "", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE", "CLOSE_WAIT",
+    "LAST_ACK", "LISTEN", "CLOSING", "NEW_SYN_RECV", "BOUND_INACTIVE",
+)  # fmt: skip
+_DONT_FRAGMENT = 0x0040  # in network byte order, as the register has it
+
+
+class Told(NamedTuple):
+    """One thing that an event tells: a label for reports, and the text for both reports and lines."""
+
+    label: str
+    text: str
+
+
+def tell(item: Event, reset_reason: Callable[[int], str] = str) -> tuple[Told, ...]:
+    """What the facts of an event say; nothing for those that only rules look at."""
+    facts = dict(item.facts)
+    if not facts:
+        return ()
+    told = [
+        _hook(facts), _table(facts), _qdisc(facts), _route(facts), _size(item, facts), _neighbour(facts), _state(facts),
+        _reset(facts, reset_reason), _memory(facts), _accept_queue(facts), _connection(facts),
+    ]  # fmt: skip
+    return tuple(each for each in told if each is not None)
+
+
+_Facts = Mapping[str, Union[int, str]]
+
+
+def _number(facts: _Facts, name: str) -> Optional[int]:
+    value = facts.get(name)
+    return value if isinstance(value, int) else None
+
+
+def hook_text(family: int, hook: int) -> str:
+    """A netfilter hook: "ipv4 in chain: INPUT"."""
+    name = _FAMILIES.get(family, str(family))
+    hooks = _HOOKS.get(name, _INET_HOOKS)
+    return f"{name} in chain: {hooks[hook] if hook < len(hooks) else hook}"
+
+
+def _hook(facts: _Facts) -> Optional[Told]:
+    family, hook = _number(facts, "family"), _number(facts, "hook")
+    return None if family is None or hook is None else Told("hook", hook_text(family, hook))
+
+
+def _table(facts: _Facts) -> Optional[Told]:
+    if "table" not in facts:
+        return None
+    if "chain" in facts:
+        return Told("table", f"nftables table:{facts['table']}, chain:{facts['chain']}")
+    hook = _number(facts, "hook")
+    where = "" if hook is None or hook >= len(_INET_HOOKS) else f", chain:{_INET_HOOKS[hook]}"
+    return Told("table", f"iptables table:{facts['table']}{where}")
+
+
+def _qdisc(facts: _Facts) -> Optional[Told]:
+    handle, packets = _number(facts, "handle"), _number(facts, "packets")
+    if "kind" not in facts or packets is None:
+        return None
+    number = f" {handle >> 16:x}:" if handle else ""
+    limit = _number(facts, "limit")
+    most = f" of {limit}" if limit else ""
+    return Told("queue", f"qdisc {facts['kind']}{number} holds {packets} packets{most}")
+
+
+def _route(facts: _Facts) -> Optional[Told]:
+    kind, gateway, device = _number(facts, "route"), _number(facts, "gateway"), facts.get("device")
+    if kind is None or not device:
+        return None
+    name = _ROUTES[kind] if kind < len(_ROUTES) else str(kind)
+    via = f" via {ipaddress.IPv4Address(gateway.to_bytes(4, 'little'))}" if gateway else ""
+    return Told("route", f"route: {name}{via} dev {device}")
+
+
+def _neighbour(facts: _Facts) -> Optional[Told]:
+    state = _number(facts, "neighbour")
+    if state is None:
+        return None
+    return Told("neighbour", f"neighbour: {_NEIGHBOUR_STATES.get(state, state or 'NONE')}")
+
+
+def _state(facts: _Facts) -> Optional[Told]:
+    state = _number(facts, "state")
+    if not state:
+        return None
+    name = _TCP_STATES[state] if state < len(_TCP_STATES) else str(state)
+    return Told("socket state", f"state: TCP_{name}")
+
+
+def _reset(facts: _Facts, reset_reason: Callable[[int], str]) -> Optional[Told]:
+    reason = _number(facts, "reset_reason")
+    return None if reason is None else Told("reset reason", f"reason: {reset_reason(reason)}")
+
+
+def _memory(facts: _Facts) -> Optional[Told]:
+    """Only where it is nearly full."""
+    memory, limit = _number(facts, "memory"), _number(facts, "limit")
+    if memory is None or not limit or memory < limit:
+        return None
+    return Told("receive buffer", f"receive buffer: {memory} of {limit} bytes")
+
+
+def _accept_queue(facts: _Facts) -> Optional[Told]:
+    queued, most = _number(facts, "queued"), _number(facts, "backlog")
+    if queued is None or most is None or queued <= most:
+        return None
+    return Told("accept queue", f"accept queue is full: {queued} of {most}")
+
+
+def _connection(facts: _Facts) -> Optional[Told]:
+    reference = _number(facts, "connection")
+    if not reference:
+        return None
+    return Told("connection", f"connection: {_CONNECTIONS.get(reference & 7, reference & 7)}")
+
+
+def _size(item: Event, facts: _Facts) -> Optional[Told]:
+    """Only where a packet that is to be forwarded does not fit its device."""
+    mtu, fragment, packet = _number(facts, "mtu"), _number(facts, "fragment"), item.packet
+    if (
+        not mtu
+        or packet.gso_size
+        or packet.l3_length <= mtu
+        or (fragment is not None and not fragment & _DONT_FRAGMENT)
+    ):
+        return None
+    flag = "" if fragment is None else ", and DF is set"
+    return Told("size", f"size: {packet.l3_length} bytes, the device takes {mtu}{flag}")

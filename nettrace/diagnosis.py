@@ -1,0 +1,141 @@
+"""From what happened to a packet to what it means: findings, the likely root cause first, with evidence."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, Optional
+
+from .analyzers import Told
+from .event import Context, Event
+from .evidence import Evidence
+from .reasons import Reason
+from .rules import Rule
+
+INFO, WARN, ERROR = "info", "warn", "error"
+
+# Reasons that only repeat what a finding before them says, or say nothing.
+_NO_CAUSES = ("NOT_SPECIFIED", "NETFILTER_DROP")
+# What to look for on the host, by why the packet was dropped; names that evidence is asked by.
+_EVIDENCE = {
+    "NO_SOCKET": ("listeners",), "TCP_CSUM": ("checksum",), "UDP_CSUM": ("checksum",), "IP_CSUM": ("checksum",),
+    "ICMP_CSUM": ("checksum",), "SOCKET_RCVBUFF": ("sockets",), "PROTO_MEM": ("sockets",),
+    "SOCKET_BACKLOG": ("sockets",), "NETFILTER_DROP": ("firewall",), "IP_RPFILTER": ("rp_filter",),
+    "IP_INADDRERRORS": ("forwarding", "route"), "IP_INNOROUTES": ("route",), "IP_OUTNOROUTES": ("route",),
+    "NEIGH_FAILED": ("neighbour",), "NEIGH_QUEUEFULL": ("neighbour",), "NEIGH_DEAD": ("neighbour",),
+    "NEIGH_CREATEFAIL": ("neighbour",), "PKT_TOO_BIG": ("mtu",), "XDP": ("xdp",), "TC_INGRESS": ("tc",),
+    "TC_EGRESS": ("tc",), "QDISC_DROP": ("qdisc",), "CPU_BACKLOG": ("backlog",), "FULL_RING": ("device",),
+    "DEV_READY": ("device",), "TCP_LISTEN_OVERFLOW": ("accept_queue",), "LISTENOVERFLOWS": ("accept_queue",),
+    "TCPREQQFULLDROP": ("accept_queue",), "IPV4_BAD_QUALIFIERS": (), "NO_TX_TARGET": ("device",),
+}  # fmt: skip
+_QDISC_PREFIX = "QDISC_"
+
+# Evidence takes time: so many findings of a packet get some.
+_WITH_EVIDENCE = 3
+
+
+class Finding(NamedTuple):
+    """Something that happened to a packet: what, where, why, and what to do."""
+
+    event: Event
+    level: str  # info, warn or error
+    name: str  # of the rule, or of the reason: what --explain knows it by
+    message: str
+    effect: bool = False  # it follows from something else that went wrong
+    told: tuple[Told, ...] = ()  # what the kernel said at this place
+    advice: tuple[str, ...] = ()
+    wanted: tuple[str, ...] = ()  # evidence to look for
+    evidence: tuple[Evidence, ...] = ()
+    root: bool = False  # most likely the cause of the other findings
+    doubt: str = ""  # why this is an inference, where it is one
+
+
+class Diagnosis:
+    """Makes findings of packets.
+
+    rule: which rule an event meets. told: what its facts say. reason: what a drop means, with the name
+    of its reason, None where it happens to healthy packets. evidence: reads what is wanted for a finding
+    of this packet on the host.
+    """
+
+    def __init__(
+        self,
+        rule: Callable[[Event], Optional[Rule]],
+        told: Callable[[Event], tuple[Told, ...]],
+        drop: Callable[[Event], "Optional[Finding]"],
+        evidence: Callable[[Finding, Context], Sequence[Evidence]],
+    ) -> None:
+        self._rule = rule
+        self._told = told
+        self._drop = drop
+        self._evidence = evidence
+
+    def remarks(self, item: Event) -> Iterable[tuple[str, str]]:
+        """What is to be said of an event at once, without having seen the rest: level and text."""
+        for told in self._told(item):
+            yield INFO, told.text
+        rule = self._rule(item)
+        if rule is not None:
+            yield rule.level, rule.message
+
+    def findings(self, context: Context) -> tuple[Finding, ...]:
+        """All that is to be said of a packet, what is most likely the cause of an error first.
+
+        The others follow in the order in which they happened.
+        """
+        found = [finding for item in context.events for finding in self._of(item)]
+        root = self._root(found)
+        if root is None:
+            return tuple(self._proven(finding, context, at < _WITH_EVIDENCE) for at, finding in enumerate(found))
+        ordered = [found[root]._replace(root=True), *found[:root], *found[root + 1 :]]
+        bad = [finding for finding in ordered if finding.level != INFO]
+        proven = set(map(id, bad[:_WITH_EVIDENCE]))
+        return tuple(self._proven(finding, context, id(finding) in proven) for finding in ordered)
+
+    def _of(self, item: Event) -> Iterable[Finding]:
+        rule = self._rule(item)
+        if rule is not None:
+            yield Finding(
+                item, rule.level, rule.name, rule.message, rule.effect, self._told(item), rule.advice, rule.evidence
+            )
+        if item.drop is not None:
+            drop = self._drop(item)
+            if drop is not None:
+                yield drop
+
+    def _root(self, found: Sequence[Finding]) -> Optional[int]:
+        """Where among the findings the cause is, if something went wrong at all."""
+        if all(finding.level != ERROR for finding in found):
+            return None
+        ranks = {ERROR: 0, WARN: 1}
+        candidates = [at for at, finding in enumerate(found) if finding.level in ranks]
+        # What went wrong first is the cause, but for what only says that something further in did.
+        return min(candidates, key=lambda at: (found[at].effect, ranks[found[at].level], at))
+
+    def _proven(self, finding: Finding, context: Context, wanted: bool) -> Finding:
+        if not wanted or not finding.wanted or finding.level == INFO:
+            return finding
+        return finding._replace(evidence=tuple(self._evidence(finding, context)))
+
+
+def of_drop(item: Event, name: Optional[str], reason: Optional[Reason], where: str) -> Finding:
+    """The finding for a dropped packet.
+
+    name: of the reason, None where the kernel gives none. reason: what is known of it. where: the
+    place in the kernel.
+    """
+    place = Told("location", where)
+    if name is None:
+        return Finding(
+            item, ERROR, "drop", "the kernel dropped the packet and does not say why", effect=True, told=(place,),
+            advice=("the functions before this one, and what they returned, tell the cause",),
+            doubt="this kernel gives no reasons for drops",
+        )  # fmt: skip
+    told = (place, Told("drop reason", name))
+    wanted = _EVIDENCE.get(name, ("qdisc",) if name.startswith(_QDISC_PREFIX) else ())
+    effect = name in _NO_CAUSES
+    if reason is None:
+        return Finding(item, ERROR, name, "the kernel dropped the packet", effect, told, wanted=wanted)
+    return Finding(item, reason.level, name, _sentence(reason.meaning), effect, told, reason.fix, wanted)
+
+
+def _sentence(text: str) -> str:
+    """Without the full stop, as messages of rules are."""
+    return text[:-1] if text.endswith(".") else text

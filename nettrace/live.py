@@ -1,0 +1,60 @@
+"""What the running host knows of a run's events: names for numbers, and what they mean."""
+
+import functools
+from typing import Optional
+
+from . import analyzers, files, meaning, netns, reasons
+from .diagnosis import Diagnosis, Finding, of_drop
+from .event import Event
+from .kernel import Kernel
+from .owners import Owners, Reread
+from .plan import Plan
+from .proof import Prover
+from .rules import Judge, Rules
+from .sinks import Lookups
+
+
+def diagnosis(kernel: Kernel, what: Plan, meanings: Rules) -> Diagnosis:
+    """What says what the events of a run mean."""
+    functions = {probe.trace.name: probe.target for probe in what.probes if not probe.program.is_tracepoint}
+    known = functools.cache(lambda: reasons.load(files.RULES))
+
+    def returns(trace: str) -> Optional[str]:
+        return kernel.return_type(functions[trace]) if trace in functions else None
+
+    def drop(item: Event) -> Optional[Finding]:
+        assert item.drop is not None
+        name = None if item.drop.reason is None else kernel.drop_reason(item.drop.reason)
+        symbol = kernel.symbols.lookup(item.drop.location)
+        where = f"0x{item.drop.location:x}" if symbol is None else f"{symbol.name}+0x{symbol.offset:x}"
+        return of_drop(item, name, None if name is None else known().drop(name), where)
+
+    def reset_reason(value: int) -> str:
+        return kernel.enum_names("sk_rst_reason").get(value, str(value)).replace("SK_RST_REASON_", "", 1)
+
+    judge = Judge(meanings, functools.cache(returns), kernel.enum_names, kernel.drop_reason)
+    return Diagnosis(
+        judge.rule, lambda item: analyzers.tell(item, reset_reason), drop, Prover(netns.current()).evidence
+    )
+
+
+def lookups(kernel: Kernel, what: Plan) -> Lookups:
+    """What this host can say of what its kernel tells."""
+    functions = {probe.trace.name: probe.target for probe in what.probes if not probe.program.is_tracepoint}
+
+    def returned(trace: str, value: int) -> str:
+        function = functions[trace]
+        kind = kernel.return_type(function) or ""
+        return meaning.return_text(kind, value, kernel.enum_names, function, kernel.drop_reason)
+
+    traces = [probe.trace for probe in what.probes]
+    return Lookups(
+        symbol=kernel.symbols.lookup,
+        reason=kernel.drop_reason,
+        returned=returned,
+        netns=Reread(netns.names).of,
+        own_netns=netns.current(),
+        owner=Owners().of,
+        groups={trace.name: trace.group for trace in traces},
+        roles={trace.name: trace.role for trace in traces if trace.role is not None},
+    )

@@ -1,0 +1,49 @@
+"""Findings as text: the analysis behind a packet's path."""
+
+from collections.abc import Callable, Sequence
+
+from .diagnosis import ERROR, INFO, WARN, Finding
+from .event import Device
+
+TITLE = "---------------- ANALYSIS RESULT ---------------------"
+GOOD = "this is a good packet!"
+FINISHED = "analysis finished!"
+
+_LEVELS = {INFO: "INFO", WARN: "WARNING", ERROR: "ERROR"}
+ROOT = "most likely the root cause"
+
+
+def report_text(
+    findings: Sequence[Finding], group: Callable[[str], str], place: Callable[[Device], str],
+    paint: Callable[[str, str], str],
+) -> str:  # fmt: skip
+    """The analysis of one packet.
+
+    group: of a trace. place: a device's name as packets' lines have it. paint: puts a text in a level's colour.
+    """
+    lines = [TITLE]
+    # What is ordinary is told too where something was rewritten, as by NAT, but does not count.
+    bad = [finding for finding in findings if finding.level != INFO]
+    if not bad:
+        lines.append(GOOD)
+    for number, finding in enumerate(bad, 1):
+        item = finding.event
+        mark = f" {ROOT}" if finding.root else ""
+        head = f"[{number}] {_LEVELS[finding.level]} happens in {item.trace}({group(item.trace)}):"
+        lines.append(paint(finding.level, head) + mark)
+        lines.append(f"\t{finding.message}")
+        where = place(item.device) if item.device is not None else ""
+        if where:
+            lines += ["    at:", f"\t{where}"]
+        for told in finding.told:
+            lines += [f"    {told.label}:", f"\t{told.text}"]
+        if finding.evidence:
+            lines.append("    evidence:")
+            lines += [f"\t{proof.text} ({proof.source})" for proof in finding.evidence]
+        if finding.doubt:
+            lines += ["    inferred:", f"\t{finding.doubt}"]
+        if finding.advice:
+            lines.append("    fix advice:")
+            lines += [f"\t{line}" for text in finding.advice for line in text.splitlines()]
+        lines.append("")
+    return "\n".join(lines) + ("\n" if bad else "\n\n")
