@@ -1,6 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* The packet filter: only the conditions that were asked for exist. */
 
+/*
+ * A number of the filter. It is put in when the program is loaded, so that one
+ * compilation serves all numbers.
+ */
+#define VALUE(index)                                                           \
+	({ u64 value_; asm("%0 = %1 ll" : "=r"(value_) : "i"(VALUE_MARK + (index))); value_; })
+
 /* The constants that belong together. */
 #define WORDS(name) name##_W0, name##_W1, name##_W2, name##_W3
 #define MASKS(name) name##_M0, name##_M1, name##_M2, name##_M3

@@ -38,7 +38,7 @@ from .rules import Rules
 from .run import Run, wall_offset_ns
 from .selection import Selection
 from .sinks import Display
-from .source import Settings
+from .source import Settings, Source
 
 if TYPE_CHECKING:
     from .bpf import Session
@@ -110,11 +110,11 @@ def _main(asked: argparse.Namespace) -> int:
     clones = settings.follow and not asked.trace_noclone
     what = plan.make(selected.traces, kernel, selected.wishes, clones=clones, cookies=multi)
     _check_matching(what, selected)
-    text = source.render(what, kernel, settings, packet_filter, files.BPF)
+    program = source.render(what, kernel, settings, packet_filter, files.BPF)
     if asked.print_bpf:
-        sys.stdout.write(text)
+        sys.stdout.write(program.text)
         return 0
-    return _run(asked, kernel, selected, what, settings, packet_filter, multi, text, meanings)
+    return _run(asked, kernel, selected, what, settings, packet_filter, multi, program, meanings)
 
 
 def _check_matching(what: Plan, selected: Selection) -> None:
@@ -127,8 +127,9 @@ def _check_matching(what: Plan, selected: Selection) -> None:
 
 def _run(
     asked: argparse.Namespace, kernel: Kernel, selected: Selection, what: Plan, settings: Settings,
-    packet_filter: PacketFilter, multi: bool, text: str, meanings: Rules,
+    packet_filter: PacketFilter, multi: bool, program: Source, meanings: Rules,
 ) -> int:  # fmt: skip
+    from . import cache, compiler
     from .bpf import Session
 
     display = Display(
@@ -151,9 +152,9 @@ def _run(
         )
     else:
         sink = sinks.Text(sys.stdout, display, lookups)
+    programs = compiler.compiled(program.compiled, files.BPF / "include", cache.Cache(cache.folder()))
     started = time.monotonic()
-    with Session(text, files.BPF, what, settings, multi) as session:
-        log.debug("compiled in %.2f s", time.monotonic() - started)
+    with Session(programs, program.values, what, settings, multi) as session:
         run = Run(
             session, kernel, what, settings, sink, count=asked.count, join_clones=not asked.trace_noclone,
             min_latency_ns=packet_filter.min_latency_ns,

@@ -96,6 +96,10 @@ class TcpFlags(NamedTuple):
     exact: bool
 
 
+# Of the constants, those that say which conditions exist; all others are numbers of theirs.
+SHAPES = frozenset(("FILTER_ADDRESS_FAMILY", "FILTER_PORTS", "FILTER_TCP_FLAGS_EXACT", "FILTER_PCAP", "FILTER_INNER"))
+
+
 class Mark(NamedTuple):
     """What skb->mark must be, of the bits in the mask."""
 

@@ -1,13 +1,15 @@
 """A plan becomes C text: the kernel's offsets as numbers, the files of bpf/, and a stub a program."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import event, facts, pcap
 from .btf import Btf, Member
 from .errors import KernelError
-from .filters import PacketFilter
+from .filters import SHAPES, PacketFilter
 from .kernel import Kernel
+from .objects import VALUE_MARK
 from .plan import MARKS, Plan, Program
 
 FILES = ("maps.h", "packet.h", "filter.h", "facts.h", "track.h", "probes.h")
@@ -56,14 +58,26 @@ class Settings:
     ringbuf_pages: int = 4096
 
 
-def render(plan: Plan, kernel: Kernel, settings: Settings, packet_filter: PacketFilter, bpf_dir: Path) -> str:
-    """The whole program; raises KernelError where the kernel's types lack what the C needs."""
+@dataclass(frozen=True)
+class Source:
+    """The whole program.
+
+    The numbers of the filter are no part of what is compiled, so that other numbers need no other compilation.
+    """
+
+    text: str  # with the numbers
+    compiled: str  # with VALUE(index) in their places
+    values: tuple[int, ...]  # by index
+
+
+def render(plan: Plan, kernel: Kernel, settings: Settings, packet_filter: PacketFilter, bpf_dir: Path) -> Source:
+    """The C text; raises KernelError where the kernel's types lack what the C needs."""
     defines: dict[str, int] = {}
     defines.update(_offsets(kernel.btf))
     defines.update(_pages(kernel))
     defines.update(MARKS)
+    defines["VALUE_MARK"] = VALUE_MARK
     defines.update(TRACKED_MAX=settings.tracked_max, LOG_SLOTS=settings.log_slots, RINGBUF_PAGES=settings.ringbuf_pages)
-    defines.update(packet_filter.constants())
     switches = {
         "FOLLOW": settings.follow,
         "USE_RINGBUF": settings.ringbuf,
@@ -73,9 +87,11 @@ def render(plan: Plan, kernel: Kernel, settings: Settings, packet_filter: Packet
         "COUNT_HITS": settings.count_hits,
     }
     defines.update({name: 1 for name, on in switches.items() if on})
-    parts = ["#include <uapi/linux/ptrace.h>\n"]
-    parts += [f"#define {name} {value:#x}\n" for name, value in defines.items()]
-    parts.append(event.c_text())
+    constants = packet_filter.constants()
+    defines.update((name, number) for name, number in constants.items() if name in SHAPES)
+    numbers = {name: number for name, number in constants.items() if name not in SHAPES}
+    head = "#include <uapi/linux/ptrace.h>\n" + _defines({name: hex(value) for name, value in defines.items()})
+    parts = [event.c_text()]
     for name in FILES:
         # BCC rewrites no #included code, so the files are put together here.
         parts.append(f'#line 1 "bpf/{name}"\n{(bpf_dir / name).read_text(encoding="utf-8")}')
@@ -85,7 +101,17 @@ def render(plan: Plan, kernel: Kernel, settings: Settings, packet_filter: Packet
             parts.append('#line 1 "facts"\n' + facts.c_text(plan.facts))
     parts.append('#line 1 "stubs"\n')
     parts += [_stub(program) + "\n" for program in plan.programs]
-    return "".join(parts)
+    body = "".join(parts)
+    places = {name: f"VALUE({index})" for index, name in enumerate(numbers)}
+    return Source(
+        head + _defines({name: hex(number) for name, number in numbers.items()}) + body,
+        head + _defines(places) + body,
+        tuple(numbers.values()),
+    )
+
+
+def _defines(macros: Mapping[str, str]) -> str:
+    return "".join(f"#define {name} {value}\n" for name, value in macros.items())
 
 
 def _stub(program: Program) -> str:

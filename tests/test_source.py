@@ -170,7 +170,7 @@ def rendered(
     settings: Settings = ALL_ON,
     packet_filter: PacketFilter = EVERYTHING,
 ) -> str:
-    return render(plans[version], kernels[version], settings, packet_filter, files.BPF)
+    return render(plans[version], kernels[version], settings, packet_filter, files.BPF).text
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -279,12 +279,12 @@ def test_stacks_are_read_only_where_a_program_wants_them(
 ) -> None:
     wanted = Preprocessed(rendered(plans, kernels, "6.12"))
     assert "WITH_STACK" in wanted.macros and "fill_stack" in wanted.functions
-    text = Preprocessed(render(plain, kernels["6.12"], ALL_ON, EVERYTHING, files.BPF))
+    text = Preprocessed(render(plain, kernels["6.12"], ALL_ON, EVERYTHING, files.BPF).text)
     assert "WITH_STACK" not in text.macros and "fill_stack" not in text.functions
     # Some trace's stack, and so some flag: of functions with cookies the program has none, the cookie has it.
     traces = tree.load(files.TREE).select(["udp_rcv"])
     by_cookie = plan.make(traces, kernels["6.12"], Wishes(stack_at={"udp_rcv"}), cookies=True)
-    assert "WITH_STACK" in Preprocessed(render(by_cookie, kernels["6.12"], ALL_ON, NO_FILTER, files.BPF)).macros
+    assert "WITH_STACK" in Preprocessed(render(by_cookie, kernels["6.12"], ALL_ON, NO_FILTER, files.BPF).text).macros
 
 
 def test_limits(plans: dict[str, Plan], kernels: dict[str, Kernel]) -> None:
@@ -305,7 +305,7 @@ def test_defaults_that_c_relies_on(
     plans: dict[str, Plan], plain: Plan, kernels: dict[str, Kernel], with_stack: bool
 ) -> None:
     what = plans["6.12"] if with_stack else plain
-    macros = Preprocessed(render(what, kernels["6.12"], Settings(), NO_FILTER, files.BPF)).macros
+    macros = Preprocessed(render(what, kernels["6.12"], Settings(), NO_FILTER, files.BPF).text).macros
     log_slots, hit_slots = int(macros["LOG_SLOTS"], 0), _number(macros, "HIT_SLOTS")
     # A mask bounds the log, and the kernel wants a power of two of pages.
     for number in (log_slots, int(macros["RINGBUF_PAGES"], 0)):
@@ -394,7 +394,7 @@ def test_no_word_of_the_tree_gets_into_the_c(kernels: dict[str, Kernel]) -> None
         Program("drop", location=1),
     )  # fmt: skip
     probes = tuple(Probe(named, "EVIL_target", program) for program in programs)
-    text = render(Plan(probes, (), (named,)), kernels["6.12"], ALL_ON, NO_FILTER, files.BPF)
+    text = render(Plan(probes, (), (named,)), kernels["6.12"], ALL_ON, NO_FILTER, files.BPF).text
     assert "EVIL" not in text
     assert len(stubs(text)) == 5
 
@@ -409,7 +409,7 @@ def test_stubs_are_calls_of_macros_with_plain_words(kernels: dict[str, Kernel], 
     traces = tree.load(files.TREE).traces()
     wishes = Wishes(end_at={"ip_output"}, stack_at={"kfree_skb"}, return_at={"udp_rcv"})
     made = plan.make(traces, kernels[version], wishes, cookies=cookies)
-    text = render(made, kernels[version], ALL_ON, EVERYTHING, files.BPF)
+    text = render(made, kernels[version], ALL_ON, EVERYTHING, files.BPF).text
     parsed = Preprocessed(text)
     names = []
     for line in stubs(text):
@@ -463,7 +463,7 @@ def test_stubs_are_calls_of_macros_with_plain_words(kernels: dict[str, Kernel], 
 )  # fmt: skip
 def test_stubs(kernels: dict[str, Kernel], program: Program, expected: str) -> None:
     probe = Probe(tree.load(files.TREE).traces()[0], "anywhere", program)
-    assert stubs(render(Plan((probe,), (), ()), kernels["6.12"], ALL_ON, NO_FILTER, files.BPF)) == [expected]
+    assert stubs(render(Plan((probe,), (), ()), kernels["6.12"], ALL_ON, NO_FILTER, files.BPF).text) == [expected]
 
 
 def test_the_files_are_whole_and_say_where_they_are_from(plans: dict[str, Plan], kernels: dict[str, Kernel]) -> None:
@@ -534,7 +534,7 @@ def test_the_types_of_a_page_of_data_by_either_name(plans: dict[str, Plan], kern
     for version, has_its_own in (("5.10", False), ("6.1", False), ("6.12", True), ("7.2", True)):
         assert (kernels[version].btf.member("skb_frag", "netmem") is not None) == has_its_own
         for missing in ("skb_frag", "bio_vec") if has_its_own else ("skb_frag",):
-            text = render(plans[version], without(kernels[version], missing), ALL_ON, NO_FILTER, files.BPF)
+            text = render(plans[version], without(kernels[version], missing), ALL_ON, NO_FILTER, files.BPF).text
             macros = Preprocessed(text).macros
             assert [int(macros[name], 0) for name in names] == [0, 8, 12], (version, missing)
 
@@ -552,7 +552,7 @@ def test_where_pages_are_is_read_from_the_symbols(
 
 @pytest.mark.parametrize("missing", ["page_offset_base", "vmemmap_base", "page"])
 def test_without_all_of_it_pages_are_not_read(plans: dict[str, Plan], kernels: dict[str, Kernel], missing: str) -> None:
-    text = Preprocessed(render(plans["6.12"], without(kernels["6.12"], missing), ALL_ON, EVERYTHING, files.BPF))
+    text = Preprocessed(render(plans["6.12"], without(kernels["6.12"], missing), ALL_ON, EVERYTHING, files.BPF).text)
     assert not [name for name in text.macros if name.startswith(("AT_", "SIZEOF_"))]
     assert "locate_beyond" not in text.functions and "fetch" in text.functions
 
@@ -568,6 +568,6 @@ class OtherBit(NoMember):
 
 def test_a_bit_is_masked_within_its_byte(plans: dict[str, Plan], kernels: dict[str, Kernel]) -> None:
     kernel: Any = Changed(OtherBit(kernels["6.1"]), kernels["6.1"].symbols)
-    macros = Preprocessed(render(plans["6.1"], kernel, ALL_ON, NO_FILTER, files.BPF)).macros
+    macros = Preprocessed(render(plans["6.1"], kernel, ALL_ON, NO_FILTER, files.BPF).text).macros
     assert int(macros["OFF_sk_buff__vlan_present"], 0) == 130
     assert int(macros["MASK_sk_buff__vlan_present"], 0) == 0x20

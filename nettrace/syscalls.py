@@ -1,0 +1,251 @@
+"""What the kernel offers for BPF: bpf(2), and perf_event_open(2) to attach programs to functions.
+
+By system calls: of libbpf's functions for these, no version has those of all others.
+"""
+
+import ctypes
+import errno
+import fcntl
+import functools
+import os
+import resource
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Optional
+
+from .btf import libbpf
+from .errors import KernelError
+
+# Types of maps and programs (enum bpf_map_type, enum bpf_prog_type).
+PROG_ARRAY, PERF_EVENT_ARRAY, PERCPU_HASH, PERCPU_ARRAY, LRU_PERCPU_HASH, RINGBUF = 3, 4, 5, 6, 10, 27
+KPROBE, RAW_TRACEPOINT = 2, 17
+# An expected attach type (enum bpf_attach_type).
+KPROBE_MULTI = 42
+
+_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _PROG_LOAD = 0, 1, 2, 3, 5
+_RAW_TRACEPOINT_OPEN, _MAP_LOOKUP_BATCH, _LINK_CREATE = 17, 24, 28
+
+# bpf and perf_event_open; where a machine is not named, as for all that came late.
+_NUMBERS = {"x86_64": (321, 298), "ppc64le": (361, 319), "ppc64": (361, 319), "s390x": (351, 331)}
+_NUMBERS_OF_OTHERS = (280, 241)
+
+_NAME_BYTES = 15
+_LICENSE = b"GPL"
+_LOG_BYTES = 1 << 24
+# The verifier gives up when a signal comes.
+_LOAD_TRIES = 5
+_BATCH = 256
+
+_F_KPROBE_MULTI_RETURN = 1
+
+_KPROBE_PMU = Path("/sys/bus/event_source/devices/kprobe")
+_PERF_FLAG_FD_CLOEXEC = 8
+_PERF_EVENT_IOC_ENABLE = 0x2400
+_PERF_EVENT_IOC_SET_BPF = 0x40042408
+_PERF_ATTR = struct.Struct("=IIQQQQQIIQQ")
+
+
+@functools.cache
+def _entry() -> "ctypes._NamedFuncPointer":
+    call = ctypes.CDLL(None, use_errno=True).syscall
+    call.argtypes = [ctypes.c_long] * 7
+    call.restype = ctypes.c_long
+    return call
+
+
+@functools.cache
+def _numbers() -> tuple[int, int]:
+    return _NUMBERS.get(os.uname().machine, _NUMBERS_OF_OTHERS)
+
+
+def _call(number: int, *arguments: int) -> int:
+    result = int(_entry()(number, *arguments, *[0] * (6 - len(arguments))))
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
+
+
+def _bpf(command: int, form: str, *values: object) -> int:
+    """One bpf(2); the form is that of the union's member, in struct's words."""
+    attributes = ctypes.create_string_buffer(struct.pack(form, *values), struct.calcsize(form))
+    return _call(_numbers()[0], command, ctypes.addressof(attributes), len(attributes))
+
+
+def raise_memlock_limit() -> None:
+    """Lets this process lock memory without limit.
+
+    Linux commit 97306be45fbe (5.11) stopped charging maps against the limit.
+    """
+    with suppress(OSError, ValueError):  # not allowed: the kernel may do without
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+@functools.cache
+def possible_cpus() -> int:
+    """How many values an entry of a per-CPU map has."""
+    count = libbpf().libbpf_num_possible_cpus()
+    if count < 0:
+        raise KernelError(f"the kernel does not tell its number of CPUs: {os.strerror(-count)}")
+    return int(count)
+
+
+class Map:
+    """A map in the kernel, and what can be done with it; keys and values are bytes."""
+
+    def __init__(self, name: str, kind: int, key_size: int, value_size: int, max_entries: int, flags: int) -> None:
+        self.key_size = key_size
+        per_cpu = kind in (PERCPU_HASH, PERCPU_ARRAY, LRU_PERCPU_HASH)
+        self.value_size = (value_size + 7) // 8 * 8 * possible_cpus() if per_cpu else value_size
+        if kind == PERF_EVENT_ARRAY:
+            max_entries = possible_cpus()
+        self.fd = _bpf(
+            _MAP_CREATE, "=IIIIIII16s", kind, key_size, value_size, max_entries, flags, 0, 0,
+            name.encode()[:_NAME_BYTES],
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Lets go of it; the kernel keeps it as long as programs use it."""
+        os.close(self.fd)
+
+    def lookup(self, key: bytes) -> Optional[bytes]:
+        """The value; of a per-CPU map, those of all CPUs."""
+        value = ctypes.create_string_buffer(self.value_size)
+        return value.raw if self._element(_MAP_LOOKUP, key, value) else None
+
+    def update(self, key: bytes, value: bytes) -> None:
+        """Sets a value."""
+        self._element(_MAP_UPDATE, key, ctypes.create_string_buffer(value, len(value)))
+
+    def delete(self, key: bytes) -> bool:
+        """Whether there was such an entry."""
+        return self._element(_MAP_DELETE, key, None)
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """All entries of a hash, even while others come and go."""
+        # Linux commit 057996380a42 (5.6): not by keys in turn, where one that is gone leads back to the first.
+        count = _BATCH
+        token: Optional[ctypes.Array[ctypes.c_char]] = None
+        ended = False
+        while not ended:
+            keys = ctypes.create_string_buffer(self.key_size * count)
+            values = ctypes.create_string_buffer(self.value_size * count)
+            following = ctypes.create_string_buffer(max(self.key_size, 4))
+            attributes = ctypes.create_string_buffer(
+                struct.pack(
+                    "=QQQQIIQQ", 0 if token is None else ctypes.addressof(token), ctypes.addressof(following),
+                    ctypes.addressof(keys), ctypes.addressof(values), count, self.fd, 0, 0,
+                )
+            )  # fmt: skip
+            try:
+                _call(_numbers()[0], _MAP_LOOKUP_BATCH, ctypes.addressof(attributes), struct.calcsize("=QQQQIIQQ"))
+            except OSError as error:
+                if error.errno == errno.ENOSPC:  # one bucket holds more
+                    count *= 2
+                    continue
+                if error.errno != errno.ENOENT:
+                    raise
+                ended = True
+            (found,) = struct.unpack_from("=I", attributes, 32)
+            raw_keys, raw_values = keys.raw, values.raw
+            for at in range(found):
+                yield (
+                    raw_keys[at * self.key_size : (at + 1) * self.key_size],
+                    raw_values[at * self.value_size : (at + 1) * self.value_size],
+                )
+            token = following
+
+    def _element(self, command: int, key: bytes, value: "Optional[ctypes.Array[ctypes.c_char]]") -> bool:
+        """False: there is no such entry."""
+        key_buffer = ctypes.create_string_buffer(key, len(key))
+        address = 0 if value is None else ctypes.addressof(value)
+        try:
+            _bpf(command, "=IIQQQ", self.fd, 0, ctypes.addressof(key_buffer), address, 0)
+        except OSError as error:
+            if error.errno == errno.ENOENT and command != _MAP_UPDATE:
+                return False
+            raise
+        return True
+
+
+class Refused(Exception):
+    """The kernel does not load a program; `log` is the verifier's."""
+
+    def __init__(self, error: OSError, log: str) -> None:
+        super().__init__(str(error.strerror))
+        self.log = log
+
+
+def load_program(kind: int, name: str, instructions: bytes, expected_attach_type: int = 0) -> int:
+    """The file descriptor of the loaded program; raises Refused."""
+    code = ctypes.create_string_buffer(instructions, len(instructions))
+    license_text = ctypes.create_string_buffer(_LICENSE)
+
+    def load(log: "Optional[ctypes.Array[ctypes.c_char]]") -> int:
+        level, size, address = (0, 0, 0) if log is None else (1, len(log), ctypes.addressof(log))
+        for attempt in range(_LOAD_TRIES):
+            try:
+                return _bpf(
+                    _PROG_LOAD, "=IIQQIIQII16sII", kind, len(instructions) // 8, ctypes.addressof(code),
+                    ctypes.addressof(license_text), level, size, address, 0, 0, name.encode()[:_NAME_BYTES], 0,
+                    expected_attach_type,
+                )  # fmt: skip
+            except OSError as error:
+                if error.errno != errno.EAGAIN or attempt == _LOAD_TRIES - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    try:
+        return load(None)
+    except OSError as error:
+        log = ctypes.create_string_buffer(_LOG_BYTES)
+        try:
+            return load(log)
+        except OSError:
+            raise Refused(error, log.value.decode("utf-8", "replace")) from error
+
+
+def attach_tracepoint(program: int, name: str) -> int:
+    """Attaches to a raw tracepoint, until the returned file descriptor is closed."""
+    buffer = ctypes.create_string_buffer(name.encode())
+    return _bpf(_RAW_TRACEPOINT_OPEN, "=QII", ctypes.addressof(buffer), program, 0)
+
+
+def attach_functions(program: int, names: Sequence[str], cookies: Sequence[int], *, returns: bool) -> int:
+    """Attaches to all of the functions, or their returns, or to none, until the file descriptor is closed."""
+    symbols = (ctypes.c_char_p * len(names))(*(name.encode() for name in names))
+    numbers = (ctypes.c_uint64 * len(names))(*cookies)
+    return _bpf(
+        _LINK_CREATE, "=IIIIIIQQQ", program, 0, KPROBE_MULTI, 0, _F_KPROBE_MULTI_RETURN if returns else 0,
+        len(names), ctypes.addressof(symbols), 0, ctypes.addressof(numbers),
+    )  # fmt: skip
+
+
+def attach_function(program: int, name: str, *, returns: bool) -> int:
+    """Attaches to one function, or its return, until the file descriptor is closed."""
+    # Linux commit e12f03d7031a (4.17): unlike a name written to kprobe_events, nothing outlives the process.
+    kind, return_bit = _kprobe_pmu()
+    function = ctypes.create_string_buffer(name.encode())
+    attributes = ctypes.create_string_buffer(
+        _PERF_ATTR.pack(
+            kind, _PERF_ATTR.size, 1 << return_bit if returns else 0, 1, 0, 0, 0, 1, 0, ctypes.addressof(function), 0
+        ),
+        _PERF_ATTR.size,
+    )
+    event = _call(_numbers()[1], ctypes.addressof(attributes), -1, 0, -1, _PERF_FLAG_FD_CLOEXEC)
+    try:
+        fcntl.ioctl(event, _PERF_EVENT_IOC_SET_BPF, program)
+        fcntl.ioctl(event, _PERF_EVENT_IOC_ENABLE, 0)
+    except OSError:
+        os.close(event)
+        raise
+    return event
+
+
+@functools.cache
+def _kprobe_pmu() -> tuple[int, int]:
+    """The kind of perf event that is a probe of a function, and which bit says that it is of the return."""
+    kind = int((_KPROBE_PMU / "type").read_text())
+    return kind, int((_KPROBE_PMU / "format" / "retprobe").read_text().strip().rpartition(":")[2])
