@@ -21,15 +21,18 @@ _BYTES_MAX = 1 << 24
 
 
 def folder() -> Optional[Path]:
-    """Where the files are; None: there is no place for them. NETTRACE_CACHE names another place, or, empty, none."""
-    chosen = os.environ.get("NETTRACE_CACHE")
+    """Where the files are; None: there is no place for them.
+
+    NETTRACE_PROGRAM_CACHE in the environment names another folder or, empty, none.
+    """
+    chosen = os.environ.get("NETTRACE_PROGRAM_CACHE")
     if chosen is not None:
         return Path(chosen) if chosen else None
     # What sudo leaves of the environment may name the folder of somebody else.
     if os.geteuid() == 0:
         return Path("/var/cache/nettrace")
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base) / "nettrace" if os.path.isabs(base) else None
+    return Path(base) / "nettrace" / "programs" if os.path.isabs(base) else None
 
 
 def key(*parts: bytes) -> str:

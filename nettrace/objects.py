@@ -1,6 +1,5 @@
 """Compiled programs, apart from the compiler and from the kernel: what can be kept in a file."""
 
-import base64
 import json
 import struct
 from collections.abc import Mapping, Sequence
@@ -79,10 +78,7 @@ class Object:
 
     def to_bytes(self) -> bytes:
         """For a file."""
-        programs = {
-            name: [base64.b64encode(code.instructions).decode(), code.maps, code.values]
-            for name, code in self.programs.items()
-        }
+        programs = {name: [code.instructions.hex(), code.maps, code.values] for name, code in self.programs.items()}
         return json.dumps({"maps": self.maps, "programs": programs}).encode()
 
     @classmethod
@@ -93,7 +89,7 @@ class Object:
             return cls(
                 tuple(MapSpec(*one) for one in told["maps"]),
                 {
-                    name: Code(base64.b64decode(code), _pairs(maps), _pairs(values))
+                    name: Code(bytes.fromhex(code), _pairs(maps), _pairs(values))
                     for name, (code, maps, values) in told["programs"].items()
                 },
             )

@@ -352,6 +352,54 @@ def test_each_condition_decides_something(plans: dict[str, Plan], kernels: dict[
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"saddr": "10.0.0.1", "dport": "443", "proto": "tcp"}, {"saddr": "10.9.8.7", "dport": "1-9", "proto": "udp"}),
+        ({"addr": "fd00::/8", "mark": "1/3"}, {"addr": "2001:db8::/32", "mark": "16"}),
+        ({"comm": "ping", "iface": "eth0", "pid": "1"}, {"comm": "curl", "iface": "lo", "pid": "4194304"}),
+        ({"tcp_flags": "S", "pkt_len": "1", "port": "5"}, {"tcp_flags": "AR", "pkt_len": "9-90", "port": "6-7"}),
+        ({"min_latency": "1ms", "rate_limit": "1"}, {"min_latency": "9s", "rate_limit": "4294967295"}),
+    ],
+)
+def test_other_numbers_need_no_other_compilation(
+    plans: dict[str, Plan], kernels: dict[str, Kernel], one: dict[str, str], other: dict[str, str]
+) -> None:
+    first, second = (
+        render(plans["6.12"], kernels["6.12"], ALL_ON, filters.parse(**words), files.BPF)  # type: ignore[arg-type]
+        for words in (one, other)
+    )
+    assert first.compiled == second.compiled
+    assert first.text != second.text
+    for source in (first, second):
+        # The numbers at these places make the text that is shown.
+        shown = source.compiled
+        for index, value in enumerate(source.values):
+            shown = shown.replace(f" VALUE({index})\n", f" {value:#x}\n")
+        assert shown == source.text
+
+
+def test_other_conditions_do(plans: dict[str, Plan], kernels: dict[str, Kernel]) -> None:
+    words = (
+        {}, {"saddr": "10.0.0.1"}, {"saddr": "10.0.0.0/24"}, {"saddr": "fd00::1"}, {"daddr": "10.0.0.1"}, {"port": "1"},
+        {"sport": "1"}, {"tcp_flags": "S"}, {"tcp_flags": "S!"}, {"proto": "tcp"}, {"proto": "arp"}, {"inner": True},
+        {"rate_limit": "1"}, {"expression": "tcp port 80"},
+    )  # fmt: skip
+    texts = [
+        render(plans["6.12"], kernels["6.12"], ALL_ON, filters.parse(**one), files.BPF).compiled  # type: ignore[arg-type]
+        for one in words
+    ]
+    assert len(set(texts)) == len(words)
+
+
+def test_numbers_that_come_later_decide_nothing_before() -> None:
+    # The preprocessor would take VALUE(0) for 0.
+    for name in FILES:
+        for line in re.findall(r"^#(?:el)?if .*", (files.BPF / name).read_text(encoding="utf-8"), re.MULTILINE):
+            asked = set(re.findall(r"\b(?:FILTER_\w+|MIN_LATENCY_NS|RATE_LIMIT)", re.sub(r"defined\(\w+\)", "", line)))
+            assert asked <= filters.SHAPES
+
+
 def test_the_expression_comes_behind_what_it_calls_and_before_who_calls_it(
     plans: dict[str, Plan], kernels: dict[str, Kernel]
 ) -> None:
