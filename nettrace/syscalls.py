@@ -27,9 +27,8 @@ KPROBE_MULTI = 42
 _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _PROG_LOAD = 0, 1, 2, 3, 5
 _RAW_TRACEPOINT_OPEN, _MAP_LOOKUP_BATCH, _LINK_CREATE = 17, 24, 28
 
-# bpf and perf_event_open; where a machine is not named, as for all that came late.
-_NUMBERS = {"x86_64": (321, 298), "ppc64le": (361, 319), "ppc64": (361, 319), "s390x": (351, 331)}
-_NUMBERS_OF_OTHERS = (280, 241)
+# bpf and perf_event_open: x86-64 has numbers of its own.
+_BPF, _PERF_EVENT_OPEN = (321, 298) if os.uname().machine == "x86_64" else (280, 241)
 
 _NAME_BYTES = 15
 _LICENSE = b"GPL"
@@ -55,11 +54,6 @@ def _entry() -> "ctypes._NamedFuncPointer":
     return call
 
 
-@functools.cache
-def _numbers() -> tuple[int, int]:
-    return _NUMBERS.get(os.uname().machine, _NUMBERS_OF_OTHERS)
-
-
 def _call(number: int, *arguments: int) -> int:
     result = int(_entry()(number, *arguments, *[0] * (6 - len(arguments))))
     if result < 0:
@@ -71,7 +65,7 @@ def _call(number: int, *arguments: int) -> int:
 def _bpf(command: int, form: str, *values: object) -> int:
     """One bpf(2); the form is that of the union's member, in struct's words."""
     attributes = ctypes.create_string_buffer(struct.pack(form, *values), struct.calcsize(form))
-    return _call(_numbers()[0], command, ctypes.addressof(attributes), len(attributes))
+    return _call(_BPF, command, ctypes.addressof(attributes), len(attributes))
 
 
 def raise_memlock_limit() -> None:
@@ -140,7 +134,7 @@ class Map:
                 )
             )  # fmt: skip
             try:
-                _call(_numbers()[0], _MAP_LOOKUP_BATCH, ctypes.addressof(attributes), struct.calcsize("=QQQQIIQQ"))
+                _call(_BPF, _MAP_LOOKUP_BATCH, ctypes.addressof(attributes), struct.calcsize("=QQQQIIQQ"))
             except OSError as error:
                 if error.errno == errno.ENOSPC:  # one bucket holds more
                     count *= 2
@@ -234,7 +228,7 @@ def attach_function(program: int, name: str, *, returns: bool) -> int:
         ),
         _PERF_ATTR.size,
     )
-    event = _call(_numbers()[1], ctypes.addressof(attributes), -1, 0, -1, _PERF_FLAG_FD_CLOEXEC)
+    event = _call(_PERF_EVENT_OPEN, ctypes.addressof(attributes), -1, 0, -1, _PERF_FLAG_FD_CLOEXEC)
     try:
         fcntl.ioctl(event, _PERF_EVENT_IOC_SET_BPF, program)
         fcntl.ioctl(event, _PERF_EVENT_IOC_ENABLE, 0)
