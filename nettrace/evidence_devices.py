@@ -84,9 +84,10 @@ def tc_filters(ifindex: int) -> Iterator[Evidence]:
             # The head of a list and a table of hashes are listed too, and do nothing themselves.
             if not hasattr(options, "get_attr") or options.get_attr("TCA_U32_DIVISOR"):
                 continue
-            program, number = netlink.filter_program(one)
+            kind = one.get_attr("TCA_KIND")
+            program, number = netlink.filter_program(one) if kind == "bpf" else ("", 0)
             what = [f"program {program} (id {number})"] if number else list(_actions(options))
-            text = f"tc filter {one.get_attr('TCA_KIND')} at {name} {where}, preference {one['info'] >> 16}"
+            text = f"tc filter {kind} at {name} {where}, preference {one['info'] >> 16}"
             yield Evidence(_SOURCE, ": ".join([text, *what]))
 
 

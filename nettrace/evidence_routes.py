@@ -41,7 +41,7 @@ _OTHER_CONDITIONS = ("FRA_TUN_ID", "FRA_L3MDEV", "FRA_UID_RANGE", "FRA_IP_PROTO"
 
 # What the kernel means when it finds no route, Linux' fib_props and ip_route_input_slow().
 _ERRORS = {
-    errno.ENETUNREACH: "no route matches",
+    errno.ENETUNREACH: "no route matches, or a rule says unreachable",
     errno.EHOSTUNREACH: "a route says unreachable, or the packet would have to be forwarded and may not be",
     errno.EACCES: "a route or rule says prohibit",
     errno.EINVAL: "a route or rule says blackhole, or such an address cannot be in a packet here",
@@ -321,7 +321,7 @@ def _hop(found: netlink.Message, oif: Optional[int]) -> list[str]:
 def _devices(found: netlink.Message) -> list[str]:
     hops = found.get_attr("RTA_MULTIPATH")
     indexes = [hop["oif"] for hop in hops] if hops else [found.get_attr("RTA_OIF")]
-    return [netlink.device_name(index) for index in indexes if index]
+    return [netlink.device_name(index) for index in dict.fromkeys(indexes) if index]
 
 
 def _route_mtu(found: netlink.Message) -> Optional[int]:

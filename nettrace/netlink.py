@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any, Optional, Union
@@ -61,7 +62,10 @@ def prepare() -> None:
 
 def _message_class(name: str) -> Any:
     try:
-        return getattr(import_module(f"pyroute2.netlink.{_MESSAGES[name]}"), name)
+        # What a newer Python says of an older pyroute2 is not for our users.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return getattr(import_module(f"pyroute2.netlink.{_MESSAGES[name]}"), name)
     except (ImportError, AttributeError) as error:
         raise NotInstalled(f"pyroute2 is not installed ({error}): install python3-pyroute2") from error
 
@@ -173,13 +177,16 @@ def filters(index: int, parent: int) -> list[Message]:
 
 
 def filter_program(found: Message) -> tuple[str, int]:
-    """The name and number of a tc filter's BPF program; nothing and zero if it is none."""
+    """The name and number of the BPF program of a tc filter of the kind bpf."""
     name = _raw(found, _TCA_OPTIONS, _TCA_BPF_NAME) or b""
     return name.rstrip(b"\0").decode(errors="replace"), _number(_raw(found, _TCA_OPTIONS, _TCA_BPF_ID))
 
 
 def sockets(family: int, protocol: int, states: int, *, sport: int = 0, dport: int = 0) -> list[Message]:
-    """The sockets of a protocol in some of the states, as a set of bits, with their memory; ports as they see them."""
+    """The sockets of a protocol in some of the states, as a set of bits, with their memory; ports as they see them.
+
+    The kernel loads its module tcp_diag or udp_diag to answer, as it does for ss(8).
+    """
     request = _message_class("inet_diag_req")()
     request["sdiag_family"], request["sdiag_protocol"] = family, protocol
     request["idiag_states"] = states

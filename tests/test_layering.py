@@ -80,6 +80,14 @@ def test_only_yamlfile_knows_yaml() -> None:
     assert importers("yaml") == {"yamlfile"}
 
 
+def test_only_netlink_knows_pyroute2() -> None:
+    # It is imported by name, when it is needed.
+    assert importers("pyroute2") == set()
+    assert {module for module in MODULES if any("pyroute2.netlink" in text for text in strings(SOURCES[module]))} == {
+        "netlink"
+    }
+
+
 def test_only_the_command_line_knows_argparse() -> None:
     assert importers("argparse") == {"cli", "options"}
 

@@ -30,11 +30,10 @@ TIMEOUT_S = 60
 
 @pytest.fixture(scope="module", autouse=True)
 def prepared() -> Iterator[None]:
-    patch = pytest.MonkeyPatch()
-    patch.setattr(evidence_sockets, "SEARCH_S", TIMEOUT_S)
+    usual_s, evidence_sockets.SEARCH_S = evidence_sockets.SEARCH_S, TIMEOUT_S
     evidence.prepare()
     yield
-    patch.undo()
+    evidence_sockets.SEARCH_S = usual_s
 
 
 def read(host: Host, *facts: Callable[[], Iterable[Evidence]]) -> list[str]:
@@ -109,15 +108,14 @@ def test_why_there_is_no_route(routing: Host, address: str, decides: str) -> Non
     assert f"{address}: no route: {reason}" in ours[0]
     assert decides in ours[1]
     # As an incoming packet it meets the same route.
-    incoming = read(
-        routing, partial(route, address, "fd42::2" if ":" in address else "10.0.42.2", iif=index(routing, "l0"))
-    )
+    source = "fd42::2" if ":" in address else "10.0.42.2"
+    incoming = read(routing, partial(route, address, source, iif=index(routing, "l0")))
     assert decides in incoming[1]
 
 
-def test_reverse_path_and_forwarding(pair: Pair, routing: Host) -> None:
+def test_reverse_path_and_forwarding(pair: Pair) -> None:
     _, right = pair
-    for value in (0, 1, 2):
+    for value in (2, 1, 0):
         right.sh(f"sysctl -qw net.ipv4.conf.r0.rp_filter={value}")
         first, way = read(right, partial(rp_filter, "r0", "10.0.42.1", "10.0.42.2"))
         everywhere = int(right.sh("sysctl -n net.ipv4.conf.all.rp_filter"))
@@ -134,7 +132,7 @@ def test_neighbours(pair: Pair) -> None:
     left, right = pair
     l0 = index(left, "l0")
     assert ping(left, right.ip)["received"] == 1
-    assert ping(left, "10.0.42.99", options="-W 1")["received"] == 0
+    assert ping(left, "10.0.42.99")["received"] == 0
     for address in (right.ip, "10.0.42.99", right.ip6):
         entries = ask(left, f"ip -j neigh show {address} dev l0")
         ours, device, net = read(left, partial(neighbour, l0, address))
@@ -147,10 +145,8 @@ def test_neighbours(pair: Pair) -> None:
             assert ours == f"{address} is not in the neighbour table of l0"
         assert device == "the device l0: up, carrier, state UP"
         assert address in net and net.startswith("l0 has an address in ")
-    assert (
-        "10.0.42.99 on l0 is FAILED, it was asked for and did not answer"
-        in read(left, partial(neighbour, l0, "10.0.42.99"))[0]
-    )
+    failed = read(left, partial(neighbour, l0, "10.0.42.99"))[0]
+    assert "10.0.42.99 on l0 is FAILED, it was asked for and did not answer" in failed
 
 
 def test_mtu_of_device_route_and_way(pair: Pair) -> None:
@@ -193,12 +189,11 @@ def test_listeners(pair: Pair) -> None:
         assert f": {right.sh('sysctl -n net.core.somaxconn').strip()}" in queue[1]
         # Nobody reads: the buffer is full in the end.
         run_peer(left, "udp-send", right.ip, "4053", "300", "5000", "1400")
-        ((_, _, unread, *_, process),) = [["", *line] for line in told_by_ss(right, "-uap", 4053)]
-        memory = re.findall(r"skmem:\(r(\d+),rb(\d+),.*,d(\d+)\)", right.sh("ss -Hnuam sport = :4053"))[0]
-        used, size, dropped = memory
+        told = right.sh("ss -Hnuam sport = :4053")
+        used, size, dropped = re.findall(r"skmem:\(r(\d+),rb(\d+),.*,d(\d+)\)", told)[0]
         ours = read(right, partial(flow_sockets, "udp", right.ip, 4053, left.ip, 5000))
         assert ours[0] == (
-            f"{name} (pid {datagrams.process.pid}): listens on UDP {right.ip}:4053, {unread} bytes not read yet, "
+            f"{name} (pid {datagrams.process.pid}): listens on UDP {right.ip}:4053, "
             f"receive buffer {used} of {size} bytes, {dropped} packets dropped at it so far"
         )
         assert int(dropped) > 0
@@ -207,9 +202,8 @@ def test_listeners(pair: Pair) -> None:
     finally:
         server.kill()
         datagrams.kill()
-    assert read(right, partial(listeners, "tcp", right.ip, 4080)) == [
-        "nothing listens on TCP port 4080 in this namespace"
-    ]
+    nobody = read(right, partial(listeners, "tcp", right.ip, 4080))
+    assert nobody == ["nothing listens on TCP port 4080 in this namespace"]
 
 
 @contextmanager
@@ -225,13 +219,16 @@ def root_qdisc(host: Host, device: str, kind: str) -> Iterator[None]:
     ("kind", "limit"),
     [
         ("tbf rate 8kbit burst 2000 limit 3000", "limit 3000 bytes"),
-        ("netem delay 300s limit 5", "limit 5 packets"),
+        ("netem delay 200s limit 5", "limit 5 packets"),
         ("pfifo limit 17", "limit 17 packets"),
         ("fq_codel limit 77", "limit 77 packets"),
     ],
 )
 def test_qdiscs(pair: Pair, kind: str, limit: str) -> None:
     left, right = pair
+    # Its own questions for neighbours would have to wait in the queue.
+    mac = ask(right, "ip -j link show dev r0")[0]["address"]
+    sh(f"ip -n {left.name} neigh replace {right.ip} lladdr {mac} dev l0 nud reachable")
     with root_qdisc(left, "l0", kind):
         run_peer(left, "udp-send", right.ip, "4054", "20", "5001", "1000")
         ours, length = read(left, partial(qdisc, index(left, "l0")))
@@ -264,17 +261,16 @@ def test_programs(pair: Pair, bpffs: Path) -> None:
         (number,) = re.findall(r" id (\d+) ", sh("tc -n right filter show dev r0 ingress"))
         found = read(right, partial(tc_filters, r0))
         assert found[1:] == ["tc filter u32 at r0 egress, preference 9: action gact drop"]
-        assert re.fullmatch(
-            rf"tc filter bpf at r0 ingress, preference 7: program \S*pass_all\S* \(id {number}\)", found[0]
-        )
+        bpf = r"tc filter bpf at r0 ingress, preference 7: program \S*pass_all\S*"
+        assert re.fullmatch(rf"{bpf} \(id {number}\)", found[0])
     finally:
         sh("tc -n right qdisc del dev r0 clsact")
 
 
 def test_connection_tracking(pair: Pair) -> None:
     left, right = pair
-    right.sh("nft 'add table ip seen; add chain ip seen in { type filter hook input priority 0; }; "
-             "add rule ip seen in ct state established accept'")  # fmt: skip
+    right.sh("nft 'add table ip seen; add chain ip seen input { type filter hook input priority 0; }; "
+             "add rule ip seen input ct state established accept'")  # fmt: skip
     try:
         run_peer(left, "udp-send", right.ip, "4055", "1", "5002")
         entry = partial(conntrack_entry, "udp", left.ip, 5002, right.ip, 4055)
