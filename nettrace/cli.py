@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -146,7 +147,8 @@ def _run(
     diagnosis = live.diagnosis(kernel, what, meanings)
     lookups = replace(live.lookups(kernel, what), remarks=diagnosis.remarks, remarked=meanings.by_trace)
     if asked.diag:
-        evidence.prepare()
+        # While the programs are compiled and attached; evidence waits for it if it must.
+        threading.Thread(target=evidence.prepare, daemon=True).start()
         sink: sinks.Text = sinks.Diagnosed(
             sys.stdout, display, lookups, diagnosis.findings, quiet=asked.diag_quiet, keep=asked.diag_keep
         )
