@@ -111,6 +111,8 @@ struct hit_bytes {
 	u8 bytes[sizeof(struct hit)] __attribute__((aligned(8)));
 };
 
+#ifdef FOLLOW
+
 BPF_TABLE("lru_hash", u64, struct tracked_bytes, tracked, TRACKED_MAX);
 
 /* Never written: a new entry starts as a copy of it. */
@@ -130,6 +132,8 @@ static __always_inline struct tracked *find_tracked(u64 skb)
  */
 BPF_TABLE("lru_hash", u64, struct call, calls, 16384);
 #define CALLS_AT_ONE_PLACE 8
+
+#endif
 
 /*
  * What a stub hands to the program that does the work, so that the work is compiled

@@ -196,18 +196,71 @@ static __always_inline u64 argument(struct pt_regs *ctx, u64 index)
 		return 0;                                                      \
 	}
 
+#ifndef DROPS
+#define reason_is_wanted(reason) true
+#endif
+
 /* reason_arg: 0, which is the skb, where the kernel gives no reason. */
 #define DROP_TRACEPOINT(name, skb_arg, location_arg, reason_arg, index, flags) \
 	int name(struct bpf_raw_tracepoint_args *ctx)                          \
 	{                                                                      \
-		struct hit *place = leave(ctx, ctx->args[skb_arg], flags);     \
+		u32 reason = reason_arg ? (u32)ctx->args[reason_arg] : NO_REASON; \
+		struct hit *place;                                             \
 									       \
+		if (!reason_is_wanted(reason))                                 \
+			return 0;                                              \
+		place = leave(ctx, ctx->args[skb_arg], flags);                 \
 		if (place) {                                                   \
-			place->drop_reason = reason_arg ? (u32)ctx->args[reason_arg] : NO_REASON; \
+			place->drop_reason = reason;                           \
 			hand_over_tracepoint(ctx, place, index, ctx->args[location_arg], 0, 0); \
 		}                                                              \
 		return 0;                                                      \
 	}
+
+#ifdef UNREAD
+/* A drop of which no more is known than the tracepoint says by itself. */
+static __always_inline void unread_drop(void *ctx, u64 skb, u64 location, u32 reason, u16 protocol, u32 index,
+					u16 flags)
+{
+	struct hit *place;
+
+	if (!reason_is_wanted(reason))
+		return;
+	place = leave(ctx, skb, flags);
+	if (!place)
+		return;
+	place->sk = NULL;
+	place->where = index;
+	place->kind = KIND_STEP_TRACEPOINT;
+	place->drop_location = location;
+	place->drop_reason = reason;
+	place->at.protocol = protocol;
+	handle(ctx, place);
+	place->context = 0;
+}
+
+/* By the tracepoint's record: where its fields are; reason_at is 0 where the kernel gives no reason. */
+#define DROP_RECORD(name, skb_at, location_at, reason_at, protocol_at, index, flags) \
+	int name(void *ctx)                                                    \
+	{                                                                      \
+		u32 reason = reason_at ? *(u32 *)(ctx + reason_at) : NO_REASON; \
+		u16 protocol = *(u16 *)(ctx + protocol_at);                    \
+									       \
+		if (protocol)	/* else a message between sockets, no packet */ \
+			unread_drop(ctx, *(u64 *)(ctx + skb_at), *(u64 *)(ctx + location_at), reason, protocol, index, flags); \
+		return 0;                                                      \
+	}
+
+/* By its arguments, where the layout of the record cannot be read either; they do not tell the protocol. */
+#define DROP_ARGUMENTS(name, skb_arg, location_arg, reason_arg, index, flags)  \
+	int name(struct bpf_raw_tracepoint_args *ctx)                          \
+	{                                                                      \
+		u32 reason = reason_arg ? (u32)ctx->args[reason_arg] : NO_REASON; \
+									       \
+		unread_drop(ctx, ctx->args[skb_arg], ctx->args[location_arg], reason, 0, index, flags); \
+		return 0;                                                      \
+	}
+#endif
 
 #ifdef FOLLOW
 #define RETURN(name, most)                                                     \

@@ -484,21 +484,57 @@ static __always_inline void call_ends(void *ctx, u64 value, u64 key, const u32 m
 
 BPF_PERCPU_ARRAY(scratch, struct tracked_bytes, PLACES);
 
+/* What is known of the packet, once its place was looked for; false: it is none, or not one that can be told of. */
+static __always_inline bool read_packet(struct hit *hit)
+{
+#ifdef DROPS
+	struct packet *packet = &hit->packet;
+
+#ifndef UNREAD
+	if (!locate(hit->skb, &hit->at))
+		return false;
+	if (parse(hit))
+		return true;
+	/* It may be dropped for its broken header. Messages of other sockets are no packets. */
+	if (!hit->at.l3 || !hit->at.protocol)
+		return false;
+#endif
+	hit->inner.kind = 0;
+	__builtin_memset(packet, 0, sizeof(*packet));
+	packet->kind = KIND_PACKET;
+	packet->slots = sizeof(*packet) / SLOT_BYTES;
+	packet->l3_protocol = hit->at.protocol;
+	packet->flags = PACKET_UNREAD;
+	packet->length = READ(u32, hit->skb, OFF_sk_buff__len);
+	return true;
+#else
+	return locate(hit->skb, &hit->at) && parse(hit);
+#endif
+}
+
 static __always_inline void handle(void *ctx, struct hit *hit)
 {
 	struct tracked *t;
 	u32 key = hit->place;
 	u64 dev;
 
-	if (!locate(hit->skb, &hit->at) || !parse(hit) || !is_wanted(hit))
+	if (!read_packet(hit) || !is_wanted(hit))
 		return;
+#ifdef DROPS
+	if (is_normal_free(hit)) {
+		count(COUNTER_NORMAL_FREES);
+		return;
+	}
+#endif
 	if (!within_rate()) {
 		count(COUNTER_OVER_RATE);
 		return;
 	}
 	count(COUNTER_MATCHED);
-#ifdef COUNT_HITS
+#if defined(COUNT_HITS)
 	count_hit(hit);
+#elif defined(COUNT_DROPS)
+	count_drop(hit);
 #else
 	t = (struct tracked *)scratch.lookup(&key);
 	if (!t)
@@ -511,9 +547,11 @@ static __always_inline void handle(void *ctx, struct hit *hit)
 	t->now = hit->packet;
 	t->inner = hit->inner;
 	t->device.kind = 0;
+#ifndef UNREAD
 	dev = READ(u64, hit->skb, OFF_sk_buff__dev);
 	if (!fill_device(&t->device, dev))
 		fill_device_of_socket(&t->device, hit);
+#endif
 	note_headers(t);
 	note_device(t);
 	note_step(ctx, t, hit);

@@ -14,6 +14,7 @@ from .plan import Plan, Probe, Program, Skipped
 from .source import Settings
 from .syscalls import Map, Refused
 
+_DROP_KEY = struct.Struct("=QI4x")  # struct drop_key of bpf/drops.h
 _U32, _U64 = struct.Struct("=I"), struct.Struct("=Q")
 
 
@@ -66,13 +67,13 @@ class Session:
             by_program.setdefault(probe.program, []).append(probe)
         # The same code, loaded as each of the types that hand over to it.
         for kind, is_tracepoint in (("kprobe", False), ("tracepoint", True)):
-            if any(program.is_tracepoint == is_tracepoint for program in by_program):
-                worker = self._load("work", is_tracepoint=is_tracepoint)
+            if any(program.is_tracepoint == is_tracepoint and not program.is_alone for program in by_program):
+                worker = self._load("work", syscalls.RAW_TRACEPOINT if is_tracepoint else syscalls.KPROBE)
                 self._maps[f"{kind}_work"].update(_U32.pack(0), _U32.pack(worker))
         # Those that end a packet go first: a packet followed before its end can be seen
         # would stay in the tracking map, and its address soon be another packet's.
         for program, probes in sorted(by_program.items(), key=lambda item: not item[0].ends_packets):
-            loaded = self._load(program.name, is_tracepoint=program.is_tracepoint)
+            loaded = self._load(program.name, _kind(program))
             if self._multi and not program.is_tracepoint:
                 self._attach_at_once(loaded, program, probes)
             else:
@@ -91,6 +92,11 @@ class Session:
         """How often each probe was hit, by the kind and the place that its steps would tell."""
         items = ((_U64.unpack(key)[0], value) for key, value in self._maps["hits"].items())
         return {(key >> 32, key & 0xFFFFFFFF): sum(_numbers(value)) for key, value in items}
+
+    def drops(self) -> dict[tuple[int, int], int]:
+        """How many drops there were, by reason and place."""
+        items = ((_DROP_KEY.unpack(key), value) for key, value in self._maps["drops"].items())
+        return {(reason, location): sum(_numbers(value)) for (location, reason), value in items}
 
     def stop_matching(self) -> None:
         """No packet is taken up any more; those followed already still are."""
@@ -130,11 +136,10 @@ class Session:
             table.close()
         self._loaded, self._maps, self._buffer = [], {}, None
 
-    def _load(self, name: str, *, is_tracepoint: bool) -> int:
+    def _load(self, name: str, kind: int) -> int:
         fds = [self._maps[spec.name].fd for spec in self._programs.maps]
         instructions = self._programs.programs[name].completed(fds, self._values)
-        kind = syscalls.RAW_TRACEPOINT if is_tracepoint else syscalls.KPROBE
-        attach_type = syscalls.KPROBE_MULTI if self._multi and not is_tracepoint else 0
+        attach_type = syscalls.KPROBE_MULTI if self._multi and kind == syscalls.KPROBE else 0
         try:
             loaded = syscalls.load_program(kind, name, instructions, attach_type)
         except Refused as error:
@@ -144,7 +149,9 @@ class Session:
 
     def _attach(self, loaded: int, probe: Probe) -> None:
         try:
-            if probe.program.is_tracepoint:
+            if probe.program.kind == "drop_record":
+                link = syscalls.attach_record(loaded, probe.cookie)
+            elif probe.program.is_tracepoint:
                 link = syscalls.attach_tracepoint(loaded, probe.target)
             else:
                 link = syscalls.attach_function(loaded, probe.target, returns=_at_return(probe.program))
@@ -172,6 +179,13 @@ class Session:
 
     def _skip(self, probe: Probe, error: OSError) -> None:
         self.skipped.append(Skipped(probe.trace, f"{probe.target} cannot be probed: {error.strerror}"))
+
+
+def _kind(program: Program) -> int:
+    """Which type of BPF program it is loaded as."""
+    if program.kind == "drop_record":
+        return syscalls.TRACEPOINT
+    return syscalls.RAW_TRACEPOINT if program.is_tracepoint else syscalls.KPROBE
 
 
 def _made(spec: MapSpec) -> Map:

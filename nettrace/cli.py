@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Optional, Protocol
 
 from . import (
     coverage,
+    drops,
     evidence,
     explain,
     files,
@@ -33,16 +34,17 @@ from . import (
 )
 from .errors import BpfError, KernelError, NettraceError, UsageError
 from .filters import PacketFilter
-from .kernel import Kernel, check
+from .kernel import Kernel, check, check_user
 from .plan import Plan, Skipped
 from .rules import Rules
 from .run import Run, wall_offset_ns
 from .selection import Selection
-from .sinks import Display
+from .sinks import Display, DropTable, Summary
 from .source import Settings, Source
 
 if TYPE_CHECKING:
     from .bpf import Session
+    from .objects import Object
 
 log = logging.getLogger("nettrace")
 
@@ -87,6 +89,8 @@ def _main(asked: argparse.Namespace) -> int:
     if asked.print_filter:
         sys.stdout.write(_filter_text(packet_filter))
         return 0
+    if asked.drop:
+        return _drop(asked, traces, kernel, packet_filter)
     narrowed = asked.trace is not None and "all" not in [word.strip() for word in asked.trace.split(",")]
     if packet_filter.is_empty and not narrowed and asked.count is None and not asked.force:
         raise UsageError(
@@ -104,7 +108,7 @@ def _main(asked: argparse.Namespace) -> int:
     settings = Settings(
         follow=not asked.basic,
         ringbuf=kernel.features.ringbuf and not asked.perf_buffer,
-        detail=asked.detail or not {"cpu", "pid", "mark", "len"}.isdisjoint(asked.columns),
+        detail=_with_detail(asked),
         count_hits=asked.func_stats,
     )
     multi = _multi(asked.backend, kernel)
@@ -130,31 +134,29 @@ def _run(
     asked: argparse.Namespace, kernel: Kernel, selected: Selection, what: Plan, settings: Settings,
     packet_filter: PacketFilter, multi: bool, program: Source, meanings: Rules,
 ) -> int:  # fmt: skip
-    from . import cache, compiler
     from .bpf import Session
 
-    display = Display(
-        detail=asked.detail,
-        columns=asked.columns,
+    display = replace(
+        _display(asked),
         tiny=asked.tiny_show,
         latency=asked.latency_show,
         latency_free=asked.latency_free,
         end_traces=frozenset(selected.wishes.end_at),
         stacks=frozenset(selected.wishes.stack_at),
-        wall_offset_ns=wall_offset_ns() if asked.date else None,
-        colour=sinks.wants_colour(sys.stdout, os.environ),
     )
     diagnosis = live.diagnosis(kernel, what, meanings)
     lookups = replace(live.lookups(kernel, what), remarks=diagnosis.remarks, remarked=meanings.by_trace)
     if asked.diag:
-        # While the programs are compiled and attached; evidence waits for it if it must.
-        threading.Thread(target=evidence.prepare, daemon=True).start()
         sink: sinks.Text = sinks.Diagnosed(
             sys.stdout, display, lookups, diagnosis.findings, quiet=asked.diag_quiet, keep=asked.diag_keep
         )
     else:
         sink = sinks.Text(sys.stdout, display, lookups)
-    programs = compiler.compiled(program.compiled, files.BPF / "include", cache.Cache(cache.folder()))
+    programs = _compiled(program)
+    if asked.diag:
+        # While probes are attached; evidence waits for it if it must. Not while a child compiles: it would
+        # inherit half of an import.
+        threading.Thread(target=evidence.prepare, daemon=True).start()
     started = time.monotonic()
     with Session(programs, program.values, what, settings, multi) as session:
         run = Run(
@@ -164,7 +166,86 @@ def _run(
         return _attend(session, run, what, verbose=asked.verbose, started=started)
 
 
-def _attend(session: "Session", run: Run, what: Plan, *, verbose: bool, started: float) -> int:
+def _drop(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel, packet_filter: PacketFilter) -> int:
+    """--drop: one tracepoint, and what it tells."""
+    if not asked.print_bpf:
+        check_user()
+    unread = kernel.lockdown == "confidentiality"
+    (trace,) = [trace for trace in traces.traces() if trace.role == "drop"]
+    what = plan.of_drops(trace, kernel, stack=asked.drop_stack, unread=unread)
+    if not what.probes:
+        raise KernelError(f"this kernel does not tell of drops: {what.skipped[0].reason}")
+    if unread:
+        protocol_known = what.probes[0].program.kind == "drop_record"
+        drops.refuse_contents(packet_filter, asked.columns, protocol_known=protocol_known)
+    settings = Settings(
+        follow=False,
+        ringbuf=kernel.features.ringbuf and not asked.perf_buffer,
+        detail=_with_detail(asked),
+        drops=drops.choose(kernel, reasons=asked.reason, count=asked.drop_stat, unread=unread),
+        ringbuf_pages=1 if asked.drop_stat else Settings.ringbuf_pages,
+    )
+    program = source.render(what, kernel, settings, packet_filter, files.BPF)
+    if asked.print_bpf:
+        sys.stdout.write(program.text)
+        return 0
+    for shortage in drops.shortages(kernel, unread=unread):
+        log.warning("nettrace: %s", shortage)
+    return _run_drop(asked, kernel, what, settings, program)
+
+
+def _run_drop(asked: argparse.Namespace, kernel: Kernel, what: Plan, settings: Settings, program: Source) -> int:
+    from .bpf import Session
+    from .dropstat import DropStat
+
+    lookups = live.lookups(kernel, what)
+    programs = _compiled(program)
+    started = time.monotonic()
+    with Session(programs, program.values, what, settings, False) as session:
+        run: _Run
+        if asked.drop_stat:
+            table = DropTable(sys.stdout, lookups, meanings=asked.verbose)
+            run = DropStat(session, table, count=asked.count)
+        else:
+            stacks = frozenset(probe.trace.name for probe in what.probes) if asked.drop_stack else frozenset[str]()
+            display = replace(_display(asked), traces=False, meanings=asked.verbose, stacks=stacks)
+            sink = sinks.Text(sys.stdout, display, lookups)
+            run = Run(session, kernel, what, settings, sink, count=asked.count, join_clones=False)
+        return _attend(session, run, what, verbose=asked.verbose, started=started)
+
+
+def _compiled(program: Source) -> "Object":
+    from . import cache, compiler
+
+    return compiler.compiled(program.compiled, files.BPF / "include", cache.Cache(cache.folder()))
+
+
+class _Run(Protocol):
+    """What a mode does between the attaching of its probes and the summary."""
+
+    done: bool
+
+    def step(self) -> None: ...
+    def finish(self) -> None: ...
+    def summary(self, *, skipped: int) -> Summary: ...
+
+
+def _display(asked: argparse.Namespace) -> Display:
+    """What of it is the same in all modes."""
+    return Display(
+        detail=asked.detail,
+        columns=asked.columns,
+        wall_offset_ns=wall_offset_ns() if asked.date else None,
+        colour=sinks.wants_colour(sys.stdout, os.environ),
+    )
+
+
+def _with_detail(asked: argparse.Namespace) -> bool:
+    """Whether the programs must tell what they otherwise need not."""
+    return asked.detail or not {"cpu", "pid", "mark", "len"}.isdisjoint(asked.columns)
+
+
+def _attend(session: "Session", run: _Run, what: Plan, *, verbose: bool, started: float) -> int:
     """Runs what is set up from the attaching of the probes to the summary."""
     session.attach()
     skipped = [*what.skipped, *session.skipped]

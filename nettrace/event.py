@@ -42,6 +42,7 @@ NO_REASON = 0xFFFFFFFF  # the drop reason where the kernel gives none
 HAS_L4 = 1 << 0  # ports, ICMP type and so on were read
 FRAGMENT = 1 << 1  # a fragment; fragment_offset tells where it belongs
 FROM_SOCKET = 1 << 2  # headers not built yet: the socket told
+UNREAD = 1 << 3  # there are headers, but only their EtherType is known
 
 # What carries an inner packet.
 TUNNELS = ("", "ip", "gre", "vxlan", "geneve", "icmp")
@@ -66,6 +67,8 @@ COUNTERS = (
     "short",  # packets that took less than the least latency asked for
     "over_rate",  # matching packets beyond the rate limit
     "calls_lost",  # calls whose return will not be told, for want of room
+    "normal_frees",  # reported as drops, though the packet has served its purpose
+    "uncounted",  # drops that the table of --drop-stat had no room for
 )
 
 _C_FORMATS = {"u8": "B", "u16": "H", "u32": "I", "u64": "Q"}
@@ -233,6 +236,7 @@ _CONSTANTS = {
     "PACKET_HAS_L4": HAS_L4,
     "PACKET_FRAGMENT": FRAGMENT,
     "PACKET_FROM_SOCKET": FROM_SOCKET,
+    "PACKET_UNREAD": UNREAD,
     **{f"TUNNEL_{name.upper()}": number for number, name in enumerate(TUNNELS) if name},
 }
 

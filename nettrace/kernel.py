@@ -30,6 +30,7 @@ _NO_MODULES = frozenset((b"bpf", b"__builtin__ftrace", b"__builtin__kprobes"))
 _FUNCTION_BYTES_MAX = 1 << 20
 
 _FIELD = re.compile(r"\tfield:(?P<declaration>[^;]+);\toffset:(\d+);\tsize:(\d+);(?:\tsigned:([01]);)?")
+_EVENT_ID = re.compile(r"^ID: ([0-9]+)$", re.MULTILINE)
 _SYMBOLIC = re.compile(r'__print_symbolic\(REC->(\w+), ((?:\{ [^{}"]+, "[^"]*" \}(?:, )?)+)\)')
 _SYMBOLIC_PAIR = re.compile(r'\{ ([^{}"]+), "([^"]*)" \}')
 
@@ -191,6 +192,7 @@ class Tracepoint:
 
     fields: Mapping[str, Field]
     symbolic: Mapping[str, Mapping[int, str]]
+    number: int = 0  # perf knows it by this
 
     @classmethod
     def parse(cls, text: str) -> "Tracepoint":
@@ -205,7 +207,8 @@ class Tracepoint:
         for found in _SYMBOLIC.finditer(text):
             pairs = _SYMBOLIC_PAIR.findall(found[2])
             symbolic[found[1]] = {int(value, 0): name for value, name in pairs if _is_number(value)}
-        return cls(fields, symbolic)
+        number = _EVENT_ID.search(text)
+        return cls(fields, symbolic, int(number[1]) if number else 0)
 
 
 def _is_number(text: str) -> bool:
@@ -358,6 +361,15 @@ class Kernel:
         """A reason's name: "NO_SOCKET", a subsystem's own "OVS_DROP_METER", else "OPENVSWITCH:3" or the number."""
         return self.drop_reasons.get(value) or self._subsystem_reason(value)
 
+    @functools.cached_property
+    def drop_reason_numbers(self) -> Mapping[str, int]:
+        """The reasons by name: the kernel's own, and those of subsystems whose modules are loaded."""
+        numbers = {name: value for value, name in self.drop_reasons.items()}
+        for module, enum in dict.fromkeys(_SUBSYSTEM_ENUMS.values()):
+            for name, value in self._enum(module, enum).items():
+                numbers.setdefault(name, value)
+        return numbers
+
     def enum_names(self, enum_name: str) -> Mapping[int, str]:
         """The enumerators of one of the kernel's enums by what they are worth; nothing without such an enum."""
         names: dict[int, str] = {}
@@ -425,14 +437,19 @@ def _read(path: Path) -> Optional[str]:
         return None
 
 
-def check(kernel: Kernel) -> None:
-    """Raises KernelError, with what to do, if nettrace cannot work on this kernel or for this user."""
+def check_user() -> None:
+    """Raises KernelError if nettrace cannot work for this user."""
     if os.geteuid() != 0:
         raise KernelError("only root may trace the kernel: run nettrace with sudo")
+
+
+def check(kernel: Kernel) -> None:
+    """Raises KernelError, with what to do, if nettrace cannot work on this kernel or for this user."""
+    check_user()
     if kernel.lockdown == "confidentiality":
         raise KernelError(
             "the kernel is locked down (confidentiality mode): it refuses kprobes and the reading of its memory, "
-            "and nothing of nettrace works without them yet; boot without lockdown=confidentiality on the kernel's "
+            "and of nettrace only --drop works without them; boot without lockdown=confidentiality on the kernel's "
             "command line, or with Secure Boot off where that is what locks it down"
         )
     # Asking for the features also raises where the kernel has no BTF.

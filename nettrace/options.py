@@ -24,6 +24,7 @@ examples:
   nettrace 'udp port 53 or icmp'           as tcpdump would choose them
   nettrace -t tcp-in,life -S 8080 --basic  each hit of those traces by itself
   nettrace -p udp --trace-stack kfree_skb  with the way to each drop
+  nettrace --drop -p tcp                   why and where TCP packets are dropped
   nettrace -t '?'                          the traces, and what this kernel has of them
 """
 
@@ -36,9 +37,14 @@ _NOT_WITH_STATS = (
     "ret", "detail", "output", "date", "latency_show", "latency_free", "tiny_show", "timeline", "min_latency",
     "trace_stack", "stack",
 )  # fmt: skip
+_NOT_WITH_DROP = (
+    "trace", "trace_exclude", "trace_matcher", "trace_free", "trace_stack", "stack", "ret", "trace_noclone", "basic",
+    "func_stats", "min_latency", "latency_show", "latency_free", "tiny_show", "timeline",
+)  # fmt: skip
+_NOT_WITH_DROP_STAT = ("drop_stack", "detail", "output", "date")
 # What --inner is about.
 _HEADERS = ("saddr", "daddr", "addr", "sport", "dport", "port", "proto", "tcp_flags", "pkt_len")
-_SPELLINGS = {"timeline": "--timeline (--skb-mode)"}
+_SPELLINGS = {"timeline": "--timeline (--skb-mode)", "trace": "-t"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -78,6 +84,7 @@ def parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     options.expression = " ".join(words) if words else None
     options.count = _positive("-c", options.count)
     options.columns = _columns(options.output)
+    options.drop |= options.drop_stack or options.drop_stat or options.reason is not None
     _check(options)
     if options.stack:
         options.trace_stack = "all"
@@ -106,10 +113,18 @@ def _check(options: argparse.Namespace) -> None:
             raise UsageError(f"--{name.replace('_', '-')} is for --diag: add it")
     if options.diag:
         _refuse(options, ("basic", "func_stats"), "--diag, which follows packets")
+    _check_drop(options)
     if options.basic:
         _refuse(options, _NOT_WITH_BASIC, "--basic, which follows no packet")
     if options.func_stats:
         _refuse(options, _NOT_WITH_STATS, "--func-stats, which prints no packet")
+
+
+def _check_drop(options: argparse.Namespace) -> None:
+    if options.drop:
+        _refuse(options, _NOT_WITH_DROP, "--drop, which only looks where packets are dropped")
+    if options.drop_stat:
+        _refuse(options, _NOT_WITH_DROP_STAT, "--drop-stat, which only counts")
 
 
 def _refuse(options: argparse.Namespace, names: Sequence[str], other: str) -> None:
@@ -163,7 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.register("action", None, _Once)
     parser.add_argument("-V", "--version", action="version", version=f"nettrace {__version__}")
-    _add_modes(parser.add_argument_group("modes (without one, packets are followed and shown whole)"))
+    _add_modes(parser.add_argument_group("modes"))
     _add_packets(parser.add_argument_group("which packets (all that is given must hold)"))
     _add_traces(parser.add_argument_group("which traces (names of traces, groups, functions, and patterns as tcp_*)"))
     _add_output(parser.add_argument_group("what is shown"))
@@ -176,6 +191,10 @@ def _add_modes(group: argparse._ArgumentGroup) -> None:
     add("--diag", action="store_true", help="say what went wrong with a packet, why, and what to do; ends at an error")
     add("--diag-quiet", action="store_true", help="with --diag: only packets with a warning or an error")
     add("--diag-keep", action="store_true", help="with --diag: go on after an error")
+    add("--drop", action="store_true", help="only where packets are dropped: the reason and the place of each drop")
+    add("--drop-stack", action="store_true", help="--drop, and the call stack")
+    add("--reason", metavar="NAMES", help="--drop, and only these of the kernel's reasons, with commas")
+    add("--drop-stat", action="store_true", help="--drop, and only how many there are, in a table every second")
     add("--explain", metavar="NAME", help="tell what a trace, drop reason, reset reason or rule means, and exit")
 
 

@@ -24,6 +24,9 @@ _L3_NAMES = {
     0x8914: "FIP", 0x8915: "RoCE", 0x892F: "HSR", 0x894F: "NSH", 0x9000: "Ethernet loopback",
 }  # fmt: skip
 
+# Of packets whose headers could not be read.
+_UNREAD_NAMES = {_ETH_P_IP: "IPv4", _ETH_P_IPV6: "IPv6", _ETH_P_ARP: "ARP", _ETH_P_RARP: "RARP"}
+
 _TCP = 6
 _ICMP = 1
 _ICMPV6 = 58
@@ -93,14 +96,14 @@ _LEAST_TUNNEL_BYTES = 28
 @functools.lru_cache(maxsize=4096)
 def packet_text(packet: Packet) -> str:
     """A packet's headers on one line."""
-    if packet.l3_protocol in _IP:
+    if packet.flags & event.UNREAD:
+        text = _UNREAD_NAMES.get(packet.l3_protocol) or _l3_text(packet.l3_protocol)
+    elif packet.l3_protocol in _IP:
         text = _ip_text(packet)
     elif packet.l3_protocol in (_ETH_P_ARP, _ETH_P_RARP):
         text = _arp_text(packet)
-    elif packet.l3_protocol:
-        text = _L3_NAMES.get(packet.l3_protocol) or f"ether protocol: 0x{packet.l3_protocol:04x}"
     else:
-        text = "unknown"
+        text = _l3_text(packet.l3_protocol)
     if packet.flags & event.FRAGMENT:
         text += f" frag:{packet.fragment_offset}"
     if packet.vlan_tci or packet.vlan_tci2:
@@ -113,6 +116,12 @@ def packet_text(packet: Packet) -> str:
     if packet.inner is not None:
         text += f" | {_tunnel_text(packet.inner)}{packet_text(packet.inner)}"
     return text
+
+
+def _l3_text(protocol: int) -> str:
+    if not protocol:
+        return "unknown"
+    return _L3_NAMES.get(protocol) or f"ether protocol: 0x{protocol:04x}"
 
 
 def protocol_name(protocol: int) -> str:

@@ -1,7 +1,7 @@
 """Which probes a run attaches: the tree, the options and the kernel's facts brought together."""
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Optional
 
 from . import facts
@@ -28,7 +28,7 @@ MARKS = {name: 1 << bit for bit, name in enumerate(("MAY_MATCH", "FREES", "CLONE
 class Program(NamedTuple):
     """A BPF program, shared by all functions that differ in nothing it needs to know."""
 
-    kind: str  # "kprobe", "kprobe_by_cookie", "function_return", "tracepoint", "drop"
+    kind: str  # "kprobe", "kprobe_by_cookie", "function_return", "tracepoint", "drop", "drop_record", "drop_arguments"
     skb: int = 0  # index of the argument
     sk: Optional[int] = None
     deref: bool = False
@@ -42,8 +42,9 @@ class Program(NamedTuple):
     facts: int = 0  # the number of the set that its hits tell, from 1; 0: they tell no more than the packet
     arguments: int = 0  # tracepoint: how many of them the facts need
     tracepoint: int = 0  # the trace's number in the plan
-    location: int = 0  # drop: index of the argument
+    location: int = 0  # drop: index of the argument; drop_record: offset in the tracepoint's record, as for skb
     reason: int = 0  # likewise; 0: the kernel has none
+    protocol: int = 0  # drop_record: likewise
 
     @property
     def name(self) -> str:
@@ -62,7 +63,12 @@ class Program(NamedTuple):
     @property
     def is_tracepoint(self) -> bool:
         """Attached to a tracepoint, not to a function."""
-        return self.kind in ("tracepoint", "drop")
+        return self.kind in ("tracepoint", "drop") or self.is_alone
+
+    @property
+    def is_alone(self) -> bool:
+        """It leaves no work to another program, and reads no memory of the kernel."""
+        return self.kind in ("drop_record", "drop_arguments")
 
     @property
     def ends_packets(self) -> bool:
@@ -76,7 +82,7 @@ class Probe(NamedTuple):
     trace: Trace
     target: str
     program: Program
-    cookie: int = 0  # kprobe_by_cookie: what the program must know of this function
+    cookie: int = 0  # kprobe_by_cookie: what the program must know of this function; drop_record: perf's number of it
 
 
 class Skipped(NamedTuple):
@@ -152,6 +158,24 @@ def make(
         except _Missing as why:
             skipped.append(Skipped(trace, str(why)))
     return Plan(tuple(probes), tuple(skipped), tuple(tracepoints), tuple(sets))
+
+
+def of_drops(trace: Trace, kernel: Kernel, *, stack: bool, unread: bool) -> Plan:
+    """Plans the one probe that tells of drops; unread: by what the tracepoint says itself, for memory is closed."""
+    name = frozenset([trace.name])
+    made = make([trace], kernel, Wishes(match_at=name, stack_at=name if stack else ()))
+    if not unread or not made.probes:
+        return made
+    (probe,) = made.probes
+    record = kernel.tracepoint(trace.tracepoint or "")
+    if record is None:
+        return replace(made, probes=(probe._replace(program=probe.program._replace(kind="drop_arguments")),))
+    at = {name: field.offset for name, field in record.fields.items()}
+    program = probe.program._replace(
+        kind="drop_record", skb=at["skbaddr"], location=at["location"], reason=at.get("reason", 0),
+        protocol=at["protocol"],
+    )  # fmt: skip
+    return replace(made, probes=(probe._replace(target=trace.tracepoint or "", program=program, cookie=record.number),))
 
 
 def _by_cookie(probe: Probe) -> Probe:

@@ -24,7 +24,7 @@ SECOND_NS = 1_000_000_000
 DRAIN_NS = 500_000_000
 
 
-class _Every:
+class Every:
     """Something that is to be done now and then."""
 
     def __init__(self, period_ns: int) -> None:
@@ -63,6 +63,7 @@ class Run:
         self.done = False
         self._session = session
         self._follow = settings.follow
+        self._unit = "events" if settings.drops is None else "drops"
         self._sink = sink
         self._count = count
         self._shown = self._events = self._unfinished = self._missing = self._gaps = self._swept = self._short = 0
@@ -77,7 +78,7 @@ class Run:
         # A ring buffer is in order by itself; perf buffers are one a CPU.
         self._order = None if settings.ringbuf else TimeOrder()
         self._stats = settings.count_hits
-        self._sweeps, self._seconds = _Every(SWEEP_NS), _Every(SECOND_NS)
+        self._sweeps, self._seconds = Every(SWEEP_NS), Every(SECOND_NS)
 
     def step(self) -> None:
         """Waits a moment for messages, shows what became complete."""
@@ -110,11 +111,11 @@ class Run:
     def summary(self, *, skipped: int) -> Summary:
         """What was seen and what was not, up to now."""
         per_cpu = self._session.counters()
-        total = _totals(per_cpu)
+        total = totals(per_cpu)
         sent = sum(total[f"messages_{place}"] for place in range(PLACES + 1)) - total["lost_messages"]
         ended = total["freed"] + total["reused"] + self._swept
         return Summary(
-            unit="packets" if self._follow else "events",
+            unit="packets" if self._follow else self._unit,
             shown=total["matched"] if self._stats else self._shown,
             events=self._events,
             lost_messages=tuple(cpu["lost_messages"] for cpu in per_cpu),
@@ -129,6 +130,7 @@ class Run:
             short=total["short"] + self._short,
             over_rate=total["over_rate"],
             calls_lost=total["calls_lost"],
+            normal_frees=total["normal_frees"],
         )
 
     def _drain(self) -> None:
@@ -209,9 +211,10 @@ class Run:
             hits[self._decoder.trace(kind, where)] += count
         self._events = sum(hits.values())
         self._sink.note(stats_text(hits).rstrip("\n") + "\n")
-        matched = _totals(self._session.counters())["matched"]
+        matched = totals(self._session.counters())["matched"]
         self.done = self.done or (self._count is not None and matched >= self._count)
 
 
-def _totals(per_cpu: Sequence[Mapping[str, int]]) -> dict[str, int]:
+def totals(per_cpu: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """The counters of all CPUs together."""
     return {name: sum(cpu[name] for cpu in per_cpu) for name in per_cpu[0]}

@@ -32,6 +32,8 @@ class Display:
 
     detail: bool = False  # the columns of --detail
     columns: tuple[str, ...] = ()  # of COLUMNS, in the user's order
+    traces: bool = True  # the trace of each event; with `detail` it is shown anyway
+    meanings: bool = False  # what drop reasons mean, once each
     tiny: bool = False  # headers on the first line of a packet only
     latency: bool = False  # the time since the line before, and in all
     latency_free: bool = False  # the time in all includes the last free
@@ -47,6 +49,7 @@ class Lookups:
 
     symbol: Callable[[int], Optional[Symbol]] = lambda address: None
     reason: Callable[[int], str] = str
+    meaning: Callable[[int], Optional[str]] = lambda reason: None  # in words
     returned: Callable[[str, int], str] = lambda trace, value: str(value)  # empty: nothing
     netns: Callable[[int], Optional[str]] = lambda inode: None
     own_netns: int = 0  # needs no name
@@ -115,6 +118,7 @@ class Text:
         self._marks_moves = not {"if", "netns"} <= set(names)
         self._plain = not (display.detail or names or display.colour or display.wall_offset_ns is not None)
         self._wall_offset_ns = display.wall_offset_ns
+        self._explained: set[int] = set()  # drop reasons
         self._second = -1
         self._second_text = ""
         # Most hits have the headers of the hit before.
@@ -144,6 +148,8 @@ class Text:
                 self._packet_text = packet_text(item.packet)
             lines.append(f"{self._start(item)} {self._packet_text}{self._notes(item)}")
             lines += self._stack(item)
+            if self._show.meanings and item.drop is not None and item.drop.reason is not None:
+                lines += self._meaning(item.drop.reason)
         lines.append("")
         self._out.write("\n".join(lines))
 
@@ -232,6 +238,8 @@ class Text:
 
     def _start(self, item: Event, mark: str = "") -> str:
         """The time, the trace and the columns; mark tells which of a packet's skbs it is."""
+        if not (self._show.traces or self._show.detail):
+            return f"{self._time(item.time_ns)}{''.join([column(item) for column in self._columns])}".rstrip(" ")
         trace = f"[{item.trace:<20}]"
         if item.drop is not None:
             trace = self._red(trace)
@@ -257,8 +265,7 @@ class Text:
                 text += f" after {_milliseconds(item.returned.time_ns - item.time_ns)}"
             text += "*"
         if item.drop is not None:
-            symbol = self._know.symbol(item.drop.location)
-            where = f"0x{item.drop.location:x}" if symbol is None else f"{symbol.name}+0x{symbol.offset:x}"
+            where = _place_in_code(item.drop.location, self._know.symbol)
             why = "" if item.drop.reason is None else f"reason: {self._know.reason(item.drop.reason)}, "
             text += self._red(f" *{why}{where}*")
         for level, remark in self._know.remarks(item):
@@ -269,6 +276,14 @@ class Text:
         if item.stack or item.trace in self._show.stacks:
             return list(stack_lines(item.stack, self._know.symbol))
         return []
+
+    def _meaning(self, reason: int) -> list[str]:
+        """What a reason means, the first time that it is there."""
+        if reason in self._explained:
+            return []
+        self._explained.add(reason)
+        text = self._know.meaning(reason)
+        return [self._cyan(f"    {self._know.reason(reason)}: {text}")] if text else []
 
     def _move(self, there: Optional[Device], here: Device, mark: str) -> list[str]:
         """The line that says so; none for a packet that begins in the tool's own namespace and at no device yet."""
@@ -393,6 +408,11 @@ def _length_column(item: Event) -> str:
     return f"[len:{item.detail.length if item.detail else item.packet.length}]"
 
 
+def _place_in_code(address: int, symbol_of: Callable[[int], Optional[Symbol]]) -> str:
+    symbol = symbol_of(address)
+    return f"0x{address:x}" if symbol is None else f"{symbol.name}+0x{symbol.offset:x}"
+
+
 def _milliseconds(duration_ns: int) -> str:
     return f"{duration_ns // _NS_PER_MS}.{duration_ns // 1000 % 1000:03d}ms"
 
@@ -427,6 +447,56 @@ def stats_text(hits: Mapping[str, int]) -> str:
     """A table of how often each trace was hit, the most hit first."""
     rows = sorted(((name, count) for name, count in hits.items() if count), key=lambda row: (-row[1], row[0]))
     return "\n".join(["function statistics:", *(f" {name:<32}: {count}" for name, count in rows), "\n"])
+
+
+class DropTable:
+    """How many packets were dropped, by reason and place; on a terminal each table takes the place of the last one."""
+
+    def __init__(self, out: TextIO, lookups: Lookups, *, meanings: bool) -> None:
+        self._out = out
+        self._know = lookups
+        self._meanings = meanings
+        self._rewinds = out.isatty()
+        self._lines = 0  # of the last table
+        self._before: Mapping[tuple[Optional[int], int], int] = {}
+
+    def show(self, drops: Mapping[tuple[Optional[int], int], int], seconds: float, room: int) -> None:
+        """The drops so far, with the rate of the last so many seconds; no more lines than there is room for."""
+        rates = {key: (count - self._before.get(key, 0)) / seconds for key, count in drops.items()}
+        self._before = dict(drops)
+        lines = self._table(drops, rates)
+        if self._rewinds and len(lines) > room:
+            hidden = len(lines) - room + 1
+            lines = [*lines[: room - 1], f"... and {hidden} more"]
+        self._write(lines)
+
+    def finish(self, drops: Mapping[tuple[Optional[int], int], int], seconds: float) -> None:
+        """All of them, with the rate of the whole run, and what the reasons mean if that was asked for."""
+        lines = self._table(drops, {key: count / seconds for key, count in drops.items()})
+        if self._meanings:
+            for reason in sorted({reason for reason, _ in drops if reason is not None}):
+                text = self._know.meaning(reason)
+                lines += [f"{self._know.reason(reason)}: {text}"] if text else []
+        self._write(lines)
+
+    def _table(
+        self, drops: Mapping[tuple[Optional[int], int], int], rates: Mapping[tuple[Optional[int], int], float]
+    ) -> list[str]:
+        rows = []
+        for (reason, location), count in drops.items():
+            why = "-" if reason is None else self._know.reason(reason)
+            place = _place_in_code(location, self._know.symbol)
+            rows.append((why, place, count, f"{rates[reason, location]:.1f}/s"))
+        rows.sort(key=lambda row: (-row[2], row[:2]))
+        lines = [f"{'reason':<32} {'location':<40} {'count':>12} {'rate':>12}"]
+        return lines + [f"{why:<32} {place:<40} {count:>12} {rate:>12}" for why, place, count, rate in rows]
+
+    def _write(self, lines: list[str]) -> None:
+        if self._rewinds and self._lines:
+            self._out.write(f"\033[{self._lines}A\033[J")
+        self._lines = len(lines)
+        self._out.write("\n".join([*lines, "" if self._rewinds else "\n"]))
+        self._out.flush()
 
 
 def tree_text(coverage: Coverage) -> str:
@@ -494,7 +564,7 @@ def _place_text(trace: Trace, place: Place) -> str:
 class Summary:
     """What a run saw, and everything that it did not."""
 
-    unit: str  # what was counted: "packets", or "events" if packets were not followed
+    unit: str  # what was counted: "packets", or "events" or "drops" if packets were not followed
     shown: int
     events: int
     lost_messages: tuple[int, ...]  # by CPU: there was no room in the buffer
@@ -509,11 +579,13 @@ class Summary:
     short: int = 0  # packets that took less than the least latency asked for
     over_rate: int = 0  # matching packets beyond the rate limit
     calls_lost: int = 0  # calls whose return was not told
+    normal_frees: int = 0  # frees that the kernel reports as drops though the packet has served its purpose
+    uncounted: int = 0  # drops that the table has no line for
 
     def text(self, verbose: bool) -> str:
         """The closing line; what did not happen is left out, but for what everybody looks for."""
         parts = [f"{self.shown} {self.unit}"]
-        if self.unit != "events":
+        if self.unit == "packets":
             parts.append(f"{self.events} events")
         per_cpu = ", ".join(f"cpu{cpu}: {count}" for cpu, count in enumerate(self.lost_messages) if count)
         parts.append(f"{sum(self.lost_messages)} messages lost" + (f" ({per_cpu})" if per_cpu else ""))
@@ -526,10 +598,13 @@ class Summary:
             (self.calls_lost, "returns missed"),
             (self.over_rate, "packets beyond the rate limit"),
             (self.short, "packets below the least latency"),
+            (self.normal_frees, "normal frees left out"),
+            (self.uncounted, "drops not in the table for want of room"),
         ):
             if count:
                 parts.append(f"{count} {what}")
-        parts.append(f"{self.unfinished} unfinished")
+        if self.unit != "drops":
+            parts.append(f"{self.unfinished} unfinished")
         if self.incomplete:
             parts.append(f"{self.incomplete} incomplete")
         hint = "" if verbose or not self.skipped else " (-v tells why)"

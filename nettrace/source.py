@@ -3,16 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Optional
 
 from . import event, facts, pcap
 from .btf import Btf, Member
+from .drops import Drops
 from .errors import KernelError
 from .filters import SHAPES, PacketFilter
 from .kernel import Kernel
 from .objects import VALUE_MARK
 from .plan import MARKS, Plan, Program
 
-FILES = ("maps.h", "packet.h", "filter.h", "facts.h", "track.h", "probes.h")
+FILES = ("maps.h", "packet.h", "filter.h", "drops.h", "facts.h", "track.h", "probes.h")
 
 # What the C reads of the kernel's structs. A name after the colon is what the member is called
 # in C, where the path has a dot, another struct embeds it, or kernels call it differently: of
@@ -53,6 +55,7 @@ class Settings:
     ringbuf: bool = True
     detail: bool = False
     count_hits: bool = False  # only how often each probe was hit is told
+    drops: Optional[Drops] = None  # --drop: what is asked of drops
     tracked_max: int = 16384  # skbs followed at a time
     log_slots: int = 64  # of a followed skb before they are sent; a power of two
     ringbuf_pages: int = 4096
@@ -92,7 +95,11 @@ def render(plan: Plan, kernel: Kernel, settings: Settings, packet_filter: Packet
     numbers = {name: number for name, number in constants.items() if name not in SHAPES}
     head = "#include <uapi/linux/ptrace.h>\n" + _defines({name: hex(value) for name, value in defines.items()})
     parts = [event.c_text()]
+    if settings.drops is not None:
+        parts.append(settings.drops.c_text())
     for name in FILES:
+        if name == "drops.h" and settings.drops is None:
+            continue
         # BCC rewrites no #included code, so the files are put together here.
         parts.append(f'#line 1 "bpf/{name}"\n{(bpf_dir / name).read_text(encoding="utf-8")}')
         if name == "filter.h" and packet_filter.expression is not None:
@@ -129,8 +136,10 @@ def _stub(program: Program) -> str:
             f"TRACEPOINT({program.name}, {program.skb}, {program.tracepoint}, {flags}, {program.facts}, "
             f"{program.arguments})"
         )
+    macro = {"drop": "DROP_TRACEPOINT", "drop_record": "DROP_RECORD", "drop_arguments": "DROP_ARGUMENTS"}[program.kind]
+    protocol = f"{program.protocol}, " if program.kind == "drop_record" else ""
     return (
-        f"DROP_TRACEPOINT({program.name}, {program.skb}, {program.location}, {program.reason}, "
+        f"{macro}({program.name}, {program.skb}, {program.location}, {program.reason}, {protocol}"
         f"{program.tracepoint}, {flags})"
     )
 

@@ -20,7 +20,7 @@ from .errors import KernelError
 
 # Types of maps and programs (enum bpf_map_type, enum bpf_prog_type).
 PROG_ARRAY, PERF_EVENT_ARRAY, PERCPU_HASH, PERCPU_ARRAY, LRU_PERCPU_HASH, RINGBUF = 3, 4, 5, 6, 10, 27
-KPROBE, RAW_TRACEPOINT = 2, 17
+KPROBE, TRACEPOINT, RAW_TRACEPOINT = 2, 5, 17
 # An expected attach type (enum bpf_attach_type).
 KPROBE_MULTI = 42
 
@@ -40,6 +40,7 @@ _BATCH = 256
 _F_KPROBE_MULTI_RETURN = 1
 
 _KPROBE_PMU = Path("/sys/bus/event_source/devices/kprobe")
+_PERF_TYPE_TRACEPOINT = 2
 _PERF_FLAG_FD_CLOEXEC = 8
 _PERF_EVENT_IOC_ENABLE = 0x2400
 _PERF_EVENT_IOC_SET_BPF = 0x40042408
@@ -222,11 +223,17 @@ def attach_function(program: int, name: str, *, returns: bool) -> int:
     # Linux commit e12f03d7031a (4.17): unlike a name written to kprobe_events, nothing outlives the process.
     kind, return_bit = _kprobe_pmu()
     function = ctypes.create_string_buffer(name.encode())
+    return _attach_event(program, kind, 1 << return_bit if returns else 0, ctypes.addressof(function))
+
+
+def attach_record(program: int, event: int) -> int:
+    """Attaches to a tracepoint by its number in tracefs; the program gets the tracepoint's record."""
+    return _attach_event(program, _PERF_TYPE_TRACEPOINT, event, 0)
+
+
+def _attach_event(program: int, kind: int, config: int, config1: int) -> int:
     attributes = ctypes.create_string_buffer(
-        _PERF_ATTR.pack(
-            kind, _PERF_ATTR.size, 1 << return_bit if returns else 0, 1, 0, 0, 0, 1, 0, ctypes.addressof(function), 0
-        ),
-        _PERF_ATTR.size,
+        _PERF_ATTR.pack(kind, _PERF_ATTR.size, config, 1, 0, 0, 0, 1, 0, config1, 0), _PERF_ATTR.size
     )
     event = _call(_PERF_EVENT_OPEN, ctypes.addressof(attributes), -1, 0, -1, _PERF_FLAG_FD_CLOEXEC)
     try:

@@ -41,6 +41,7 @@ def kernel(kernels: dict[str, Kernel], monkeypatch: pytest.MonkeyPatch) -> Kerne
     """The recorded 6.12 in place of the running kernel, and everybody is root."""
     monkeypatch.setattr(cli, "Kernel", lambda **_: kernels["6.12"])
     monkeypatch.setattr(cli, "check", lambda _: None)
+    monkeypatch.setattr(cli, "check_user", lambda: None)
     return kernels["6.12"]
 
 
@@ -154,8 +155,9 @@ def test_help_shows_examples_that_are_accepted(
     assert err == ""
     _, _, examples = out.partition("examples:\n")
     commands = [shlex.split(re.split(r"  +", line.strip())[0]) for line in examples.splitlines()]
-    assert len(commands) == 6 and {command[0] for command in commands} == {"nettrace"}
+    assert len(commands) == 7 and {command[0] for command in commands} == {"nettrace"}
     monkeypatch.setattr(cli, "_run", lambda *_: 0)
+    monkeypatch.setattr(cli, "_run_drop", lambda *_: 0)
     for command in commands:
         assert cli.main(command[1:]) == 0, command
 

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What --drop asks of a drop beside the packet filter. Before this file come lists:
+ * DROP_REASONS(X), those that the user wants, X(number) each, or if there is no such list
+ * NOT_DROPS(X), those that say that nothing was dropped; NORMAL_FREES(X), see below.
+ */
+
+static __always_inline bool reason_is_wanted(u32 reason)
+{
+#define IS(number) || reason == number
+#ifdef DROP_REASONS
+	return false DROP_REASONS(IS);
+#else
+	return !(false NOT_DROPS(IS));
+#endif
+#undef IS
+}
+
+/* Within a function: its start and size, and a protocol of layer 4 whose header has one of these values there. */
+static __always_inline bool is_freed_at(const struct hit *hit, u64 start, u64 size, u8 protocol)
+{
+	return hit->drop_location - start < size && hit->packet.l4_protocol == protocol &&
+	       hit->packet.flags & PACKET_HAS_L4;
+}
+
+/*
+ * Where the kernel gives no reason, it may report packets that served their purpose, too:
+ * X(start, size, protocol, offset, mask, value) says which, by the function that frees them
+ * and a byte of their header.
+ */
+static __always_inline bool is_normal_free(const struct hit *hit)
+{
+#ifdef NORMAL_FREES
+	if (hit->drop_reason != NO_REASON && hit->drop_reason != DROP_REASON_NOT_SPECIFIED)
+		return false;
+#define FREES_AT(start, size, protocol, offset, mask, value)                   \
+	if (is_freed_at(hit, start, size, protocol) && (hit->packet.l4[offset] & mask) == value) \
+		return true;
+	NORMAL_FREES(FREES_AT)
+#undef FREES_AT
+#endif
+	return false;
+}
+
+#ifdef COUNT_DROPS
+
+struct drop_place {
+	u64 location;
+	u32 reason;
+	u32 unused;
+};
+
+BPF_TABLE("percpu_hash", struct drop_place, u64, drops, DROP_PLACES_MAX);
+
+static __always_inline void count_drop(const struct hit *hit)
+{
+	struct drop_place place = { .location = hit->drop_location, .reason = hit->drop_reason };
+	u64 none = 0, *value = drops.lookup(&place);
+
+	if (!value) {
+		drops.insert(&place, &none);	/* unless another CPU was faster */
+		value = drops.lookup(&place);
+	}
+	if (value)
+		__sync_fetch_and_add(value, 1);
+	else
+		count(COUNTER_UNCOUNTED);
+}
+
+#endif
