@@ -2,18 +2,19 @@
 /*
  * What --drop asks of a drop beside the packet filter. Before this file come lists:
  * DROP_REASONS(X), those that the user wants, X(number) each, or if there is no such list
- * NOT_DROPS(X), those that say that nothing was dropped; NORMAL_FREES(X), see below.
+ * NOT_DROPS(X), those that say that nothing was dropped; NO_REASONS(X), those that do not
+ * say why; NORMAL_FREES(X), see below.
  */
+
+#define OR_IT_IS(number) || reason == number
 
 static __always_inline bool reason_is_wanted(u32 reason)
 {
-#define IS(number) || reason == number
 #ifdef DROP_REASONS
-	return false DROP_REASONS(IS);
+	return false DROP_REASONS(OR_IT_IS);
 #else
-	return !(false NOT_DROPS(IS));
+	return !(false NOT_DROPS(OR_IT_IS));
 #endif
-#undef IS
 }
 
 /* Within a function: its start and size, and a protocol of layer 4 whose header has one of these values there. */
@@ -31,13 +32,14 @@ static __always_inline bool is_freed_at(const struct hit *hit, u64 start, u64 si
 static __always_inline bool is_normal_free(const struct hit *hit)
 {
 #ifdef NORMAL_FREES
-	if (hit->drop_reason != NO_REASON && hit->drop_reason != DROP_REASON_NOT_SPECIFIED)
+	u32 reason = hit->drop_reason;
+
+	if (!(reason == NO_REASON NO_REASONS(OR_IT_IS)))
 		return false;
 #define FREES_AT(start, size, protocol, offset, mask, value)                   \
 	if (is_freed_at(hit, start, size, protocol) && (hit->packet.l4[offset] & mask) == value) \
 		return true;
 	NORMAL_FREES(FREES_AT)
-#undef FREES_AT
 #endif
 	return false;
 }

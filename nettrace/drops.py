@@ -14,14 +14,20 @@ UNREAD = "the kernel is locked down (confidentiality mode) and lets no program r
 # Reasons and places that --drop-stat can tell apart.
 PLACES_MAX = 4096
 
-# Names, as Kernel.drop_reasons has them: what was no drop at all, and what is no reason.
+# Names, as Kernel.drop_reasons has them: what was no drop at all, and what does not say why there is one.
 _NO_DROPS = ("NOT_DROPPED_YET", "CONSUMED")
-_NOT_SPECIFIED = "NOT_SPECIFIED"
+_NO_REASONS = ("NOT_SPECIFIED", "QUEUE_PURGE")
 _PREFIXES = ("SKB_DROP_REASON_", "SKB_")
 # What a condition can ask where no program may read packets: what runs, and how many a second.
 _WITHOUT_PACKETS = ("tgid", "comm", "rate_limit")
 _COLUMNS_OF_PACKETS = ("if", "netns", "mark", "len")
-_OPTIONS = {"l3": "-p", "l4": "-p", "expression": "an expression", "pkt_len": "--pkt-len", "tcp_flags": "--tcp-flags"}
+_OPTIONS = {
+    "l3": "-p",
+    "l4": "-p with a protocol inside of IP",
+    "expression": "an expression",
+    "pkt_len": "--pkt-len",
+    "tcp_flags": "--tcp-flags",
+}
 
 _ICMP, _TCP, _ICMPV6 = 1, 6, 58
 _TCP_FLAGS_AT, _TCP_FIN = 13, 0x01
@@ -70,7 +76,7 @@ class Drops:
 
     reasons: tuple[int, ...] = ()  # only these; empty: all but `no_drops`
     no_drops: tuple[int, ...] = ()  # reasons that say that nothing was dropped
-    not_specified: Optional[int] = None  # the reason that says that there is none
+    no_reasons: tuple[int, ...] = ()  # reasons that do not say why
     normal_frees: tuple[_Range, ...] = ()
     count: bool = False  # only how many there are is told, by reason and place
     unread: bool = False  # no program may read the kernel's memory
@@ -82,8 +88,7 @@ class Drops:
         if self.reasons:
             lines.append("#define DROP_REASONS(X)" + "".join(f" X({number:#x})" for number in self.reasons))
         lines.append("#define NOT_DROPS(X)" + "".join(f" X({number:#x})" for number in self.no_drops))
-        not_specified = "NO_REASON" if self.not_specified is None else self.not_specified
-        lines.append(f"#define DROP_REASON_NOT_SPECIFIED {not_specified}")
+        lines.append("#define NO_REASONS(X)" + "".join(f" X({number:#x})" for number in self.no_reasons))
         frees = [
             f" X({start:#x}, {size:#x}, {free.protocol}, {free.offset}, {free.mask:#x}, {value:#x})"
             for start, size, free in self.normal_frees
@@ -100,7 +105,7 @@ def choose(kernel: Kernel, *, reasons: Optional[str], count: bool, unread: bool)
     return Drops(
         reasons=() if reasons is None else _reasons(kernel, reasons),
         no_drops=tuple(numbers[name] for name in _NO_DROPS if name in numbers),
-        not_specified=numbers.get(_NOT_SPECIFIED),
+        no_reasons=tuple(numbers[name] for name in _NO_REASONS if name in numbers),
         normal_frees=() if unread else _normal_frees(kernel),
         count=count,
         unread=unread,

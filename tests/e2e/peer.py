@@ -4,6 +4,7 @@ import ctypes
 import fcntl
 import json
 import os
+import re
 import signal
 import socket
 import struct
@@ -59,6 +60,35 @@ def tcp_refused(address: str, port: str) -> None:
         socket.create_connection((address, int(port)), TIMEOUT_S)
     except ConnectionRefusedError:
         tell(refused=1)
+
+
+def tcp_leave(address: str, port: str) -> None:
+    """A client that closes and is gone before the server closes too: only its waiting is left to get the last FIN."""
+    with socket.socket(family(address), socket.SOCK_STREAM) as listener:
+        listener.bind((address, int(port)))
+        listener.listen()
+        with socket.create_connection((address, int(port)), TIMEOUT_S) as client:
+            connection, _ = listener.accept()
+            own_port = client.getsockname()[1]
+        with connection:
+            assert connection.recv(1) == b""
+            # As the kernel writes port and state of FIN_WAIT2.
+            table = "/proc/net/tcp6" if ":" in address else "/proc/net/tcp"
+            waiting = re.compile(rf":{own_port:04X} \S+:{int(port):04X} 05 ")
+            while True:
+                with open(table) as sockets:
+                    if waiting.search(sockets.read()):
+                        break
+    tell(port=own_port)
+
+
+def broken_ip(device: str, target: str) -> None:
+    """Sends an Ethernet frame with the EtherType of IPv4 and a header of version 9."""
+    header = bytes([0x95, 0, 0, 28]) + bytes(4) + bytes([64, 17, 0, 0]) + bytes(8)
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
+        sender.bind((device, 0))
+        sender.send(bytes.fromhex(target.replace(":", "")) + bytes(6) + b"\x08\0" + header + bytes(40))
+    tell(sent=1)
 
 
 def sctp_serve(address: str, port: str) -> None:

@@ -195,6 +195,15 @@ class Nettrace:
         while len(self.output) < count:
             self._read_line(limit)
 
+    def wait_line(self, containing: str, timeout: float = 60) -> None:
+        """Waits until a line with this text has been printed."""
+        limit = time.monotonic() + timeout
+        for seen in range(sys.maxsize):
+            if seen == len(self.output):
+                self._read_line(limit)
+            if containing in self.output[seen]:
+                return
+
     def _read_line(self, limit: float) -> None:
         try:
             line = self._lines.get(timeout=max(0.0, limit - time.monotonic()))
