@@ -85,6 +85,7 @@ def parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     options.count = _positive("-c", options.count)
     options.columns = _columns(options.output)
     options.drop |= options.drop_stack or options.drop_stat or options.reason is not None
+    options.diag |= options.diag_quiet or options.diag_keep
     _check(options)
     if options.stack:
         options.trace_stack = "all"
@@ -108,11 +109,8 @@ def _check(options: argparse.Namespace) -> None:
             "--inner needs a condition on headers that may hold inside, such as -p, --addr or --port: "
             "all other conditions are about the packet as it is"
         )
-    for name in ("diag_quiet", "diag_keep"):
-        if getattr(options, name) and not options.diag:
-            raise UsageError(f"--{name.replace('_', '-')} is for --diag: add it")
     if options.diag:
-        _refuse(options, ("basic", "func_stats"), "--diag, which follows packets")
+        _refuse(options, ("basic", "func_stats", "drop"), "--diag, which follows packets")
     _check_drop(options)
     if options.basic:
         _refuse(options, _NOT_WITH_BASIC, "--basic, which follows no packet")
@@ -189,8 +187,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_modes(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--diag", action="store_true", help="say what went wrong with a packet, why, and what to do; ends at an error")
-    add("--diag-quiet", action="store_true", help="with --diag: only packets with a warning or an error")
-    add("--diag-keep", action="store_true", help="with --diag: go on after an error")
+    add("--diag-quiet", action="store_true", help="--diag, and only packets with a warning or an error")
+    add("--diag-keep", action="store_true", help="--diag, and go on after an error")
     add("--drop", action="store_true", help="only where packets are dropped: the reason and the place of each drop")
     add("--drop-stack", action="store_true", help="--drop, and the call stack")
     add("--reason", metavar="NAMES", help="--drop, and only these of the kernel's reasons, with commas")

@@ -517,7 +517,7 @@ def test_stubs(kernels: dict[str, Kernel], program: Program, expected: str) -> N
 
 def test_the_files_are_whole_and_say_where_they_are_from(plans: dict[str, Plan], kernels: dict[str, Kernel]) -> None:
     settings = replace(ALL_OFF, drops=Drops(count=True))
-    text = render(plans["6.12"], kernels["6.12"], settings, NO_FILTER, files.BPF)
+    text = render(plans["6.12"], kernels["6.12"], settings, NO_FILTER, files.BPF).text
     places = [text.index(f'#line 1 "bpf/{name}"\n' + (files.BPF / name).read_text(encoding="utf-8")) for name in FILES]
     assert places == sorted(places)
     assert sorted(FILES) == sorted(path.name for path in files.BPF.glob("*.h"))
