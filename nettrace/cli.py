@@ -139,6 +139,7 @@ def _run(
     display = replace(
         _display(asked),
         tiny=asked.tiny_show,
+        returns=asked.ret,
         latency=asked.latency_show,
         latency_free=asked.latency_free,
         end_traces=frozenset(selected.wishes.end_at),

@@ -38,6 +38,7 @@ class Display:
     latency: bool = False  # the time since the line before, and in all
     latency_free: bool = False  # the time in all includes the last free
     end_traces: frozenset[str] = frozenset()  # traces that the time in all includes although they free
+    returns: bool = True  # what functions returned, as far as it is told
     stacks: frozenset[str] = frozenset()  # traces whose stack was asked for
     wall_offset_ns: Optional[int] = None  # from an event's time to wall-clock time; None: its own time is shown
     colour: bool = False
@@ -258,7 +259,7 @@ class Text:
     def _notes(self, item: Event) -> str:
         """What the event tells beyond the headers."""
         text = ""
-        if item.returned is not None:
+        if item.returned is not None and self._show.returns:
             value = self._know.returned(item.trace, item.returned.value)
             text += " *return" + (f": {value}" if value else "")
             if self._show.latency:

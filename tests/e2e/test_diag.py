@@ -107,6 +107,12 @@ class Net:
             if line == TITLE and all(any(text in each for each in lines) for text in texts):
                 return
 
+    def wait_line(self, text: str) -> None:
+        """Until a line with this text was printed."""
+        limit = time.monotonic() + 60
+        while not any(text in line for line in self.trace.output):
+            self.trace._read_line(limit)
+
 
 # Each fault has a port, an address or a number of its own, by which its packets are found in the output.
 Fault = Callable[[Net], Iterator[None]]
@@ -228,7 +234,7 @@ def queue_full(net: Net) -> None:
         net.client, "tc qdisc add dev c0 root tbf rate 8kbit burst 1600 limit 3000", "tc qdisc del dev c0 root"
     ):  # fmt: skip
         run_peer(net.client, "udp-send", net.server.ip, "7017", "8", "0", "1000")
-        net.wait(":7017", " happens in ")
+        net.wait_line(" happens in __dev_queue_xmit(")
 
 
 def bad_checksum(net: Net) -> None:
@@ -324,7 +330,7 @@ FAULTS: dict[str, tuple[tuple[str, ...], Callable[[Net], None], Expected]] = {
     ),
     "ttl-exceeded": ((r"UDP: 10\.77\.1\.2.*:7014$",), ttl, Expected(("ip_forward",), "TTL", r"10\.77\.2\.2")),
     "queue-full": (
-        (r":7017$", r" happens in "), queue_full,
+        (r":7017$", r" happens in __dev_queue_xmit"), queue_full,
         Expected(("__dev_queue_xmit", "kfree_skb"), "queue", "tbf"),
     ),
     "bad-checksum": (
@@ -385,18 +391,20 @@ def analysed(bpffs: Path) -> Iterator[list[Packet]]:
             server.sh("iptables-legacy -L -n")
         with Nettrace("--diag", "--diag-keep", "net 10.77.0.0/16 or net fd77::/16") as trace:
             net = Net(client, router, server, trace)
-            healthy(net)
-            masquerade(net)
-            for name, (_, fault, _) in FAULTS.items():
-                if name != "iptables-legacy" or shutil.which("iptables-legacy"):
-                    fault(net)
-            drop_all = pinned_program(bpffs, "drop_all", 6, 1)  # BPF_PROG_TYPE_XDP, XDP_DROP
-            with undone(server, "true", "ip link set dev s0 xdpgeneric off"):
-                sh(f"ip -n server link set dev s0 xdpgeneric pinned {drop_all}")
-                send_udp(client, server.ip, 7016)
-                net.wait(":7016", TITLE)
-        Path("/mnt/out").is_dir() and Path("/mnt/out/diag.txt").write_text("\n".join(trace.output))
-    print(trace.stderr)
+            try:
+                healthy(net)
+                masquerade(net)
+                for name, (_, fault, _) in FAULTS.items():
+                    if name != "iptables-legacy" or shutil.which("iptables-legacy"):
+                        fault(net)
+                drop_all = pinned_program(bpffs, "drop_all", 6, 1)  # BPF_PROG_TYPE_XDP, XDP_DROP
+                with undone(server, "true", "ip link set dev s0 xdpgeneric off"):
+                    sh(f"ip -n server link set dev s0 xdpgeneric pinned {drop_all}")
+                    send_udp(client, server.ip, 7016)
+                    net.wait(":7016", TITLE)
+            finally:
+                trace.stop()
+                Path("/mnt/out/diag.txt").write_text("\n".join([*trace.output, trace.stderr]))
     yield packets(trace.output)
 
 
