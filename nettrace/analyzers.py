@@ -4,7 +4,8 @@ import ipaddress
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Optional, Union
 
-from .event import Event
+from .event import Context, Event
+from .plan import HOOK_FUNCTIONS
 
 Names = Callable[[str], Mapping[int, str]]  # of an enum's values
 
@@ -39,16 +40,18 @@ class Told(NamedTuple):
 
     label: str
     text: str
+    in_lines: bool = True  # whether a packet's lines show it too
 
 
-def tell(item: Event, reset_reason: Callable[[int], str] = str) -> tuple[Told, ...]:
+def tell(item: Event, reset_reason: Callable[[int], str] = str, symbol: Callable[[int], str] = hex) -> tuple[Told, ...]:
     """What the facts of an event say; nothing for those that only rules look at."""
     facts = dict(item.facts)
     if not facts:
         return ()
     told = [
-        _hook(facts), _table(facts), _qdisc(facts), _route(facts), _size(item, facts), _neighbour(facts), _state(facts),
-        _reset(facts, reset_reason), _memory(facts), _accept_queue(facts), _connection(facts),
+        _hook(facts), _functions(item, symbol), _table(facts), _qdisc(facts), _route(facts), _size(item, facts),
+        _neighbour(facts), _state(facts), _reset(facts, reset_reason), _memory(facts), _accept_queue(facts),
+        _connection(facts),
     ]  # fmt: skip
     return tuple(each for each in told if each is not None)
 
@@ -71,6 +74,47 @@ def hook_text(family: int, hook: int) -> str:
 def _hook(facts: _Facts) -> Optional[Told]:
     family, hook = _number(facts, "family"), _number(facts, "hook")
     return None if family is None or hook is None else Told("hook", hook_text(family, hook))
+
+
+def hook_functions(item: Event) -> list[int]:
+    """The addresses of the functions at a netfilter hook, in the order in which they are called."""
+    count = item.fact("functions")
+    found = [item.fact(name) for name in HOOK_FUNCTIONS[: count if isinstance(count, int) else 0]]
+    return [address for address in found if isinstance(address, int)]
+
+
+def _functions(item: Event, symbol: Callable[[int], str]) -> Optional[Told]:
+    names = [symbol(address) for address in hook_functions(item)]
+    count = item.fact("functions")
+    if not names or not isinstance(count, int):
+        return None
+    more = f", and {count - len(names)} more" if count > len(names) else ""
+    return Told("functions at this hook", ", ".join(names) + more, in_lines=False)
+
+
+# Functions registered at hooks begin with one of these names, where this trace is what they do.
+_DECIDING = {
+    "nft_do_chain": ("nft_do_chain", "nft_nat_do_chain"), "ipt_do_table": ("ipt_do_table", "iptable_"),
+    "ip6t_do_table": ("ip6t_do_table", "ip6table_"), "arpt_do_table": ("arpt_do_table", "arptable_"),
+    "nf_conntrack_in": ("ipv4_conntrack_", "ipv6_conntrack_"),
+}  # fmt: skip
+
+
+def deciding(context: Context, hook: Event, symbol: Callable[[int], str]) -> Optional[Told]:
+    """Which of the functions at a hook decided: the last one that is known to have been called for this packet."""
+    names = [symbol(address) for address in hook_functions(hook)]
+    called: list[str] = []
+    at = context.events.index(hook)
+    for item in context.events[at + 1 :]:
+        if item.skb == hook.skb and item.trace == hook.trace:
+            break
+        if item.skb == hook.skb and item.trace in _DECIDING:
+            called.append(item.trace)
+    if not names or not called:
+        return None
+    like = [name for name in names if name.startswith(_DECIDING[called[-1]])]
+    place = called.count(called[-1]) - 1
+    return Told("decided by", like[place], in_lines=False) if place < len(like) else None
 
 
 def _table(facts: _Facts) -> Optional[Told]:

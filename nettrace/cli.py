@@ -103,7 +103,8 @@ def _main(asked: argparse.Namespace) -> int:
     selected = selection.choose(
         traces, kernel, trace=asked.trace, exclude=asked.trace_exclude, matcher=asked.trace_matcher,
         free=asked.trace_free, stack=asked.trace_stack, ret=asked.ret, basic=asked.basic,
-        also=meanings.tell_trouble if asked.diag else (), return_at=meanings.need_return if asked.diag else (),
+        hooks=asked.hooks, also=meanings.tell_trouble if asked.diag else (),
+        return_at=meanings.need_return if asked.diag else (),
     )  # fmt: skip
     settings = Settings(
         follow=not asked.basic,

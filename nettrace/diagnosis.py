@@ -52,7 +52,7 @@ class Diagnosis:
 
     rule: which rule an event meets. told: what its facts say. reason: what a drop means, with the name
     of its reason, None where it happens to healthy packets. evidence: reads what is wanted for a finding
-    of this packet on the host.
+    of this packet on the host. deciding: which of the functions at a netfilter hook decided.
     """
 
     def __init__(
@@ -61,16 +61,19 @@ class Diagnosis:
         told: Callable[[Event], tuple[Told, ...]],
         drop: Callable[[Event], "Optional[Finding]"],
         evidence: Callable[[Finding, Context], Sequence[Evidence]],
+        deciding: Callable[[Context, Event], Optional[Told]] = lambda context, item: None,
     ) -> None:
         self._rule = rule
         self._told = told
         self._drop = drop
         self._evidence = evidence
+        self._deciding = deciding
 
     def remarks(self, item: Event) -> Iterable[tuple[str, str]]:
         """What is to be said of an event at once, without having seen the rest: level and text."""
         for told in self._told(item):
-            yield INFO, told.text
+            if told.in_lines:
+                yield INFO, told.text
         rule = self._rule(item)
         if rule is not None:
             yield rule.level, rule.message
@@ -80,7 +83,7 @@ class Diagnosis:
 
         The others follow in the order in which they happened.
         """
-        found = [finding for item in context.events for finding in self._of(item)]
+        found = [finding for item in context.events for finding in self._of(item, context)]
         root = self._root(found)
         if root is None:
             return tuple(self._proven(finding, context, at < _WITH_EVIDENCE) for at, finding in enumerate(found))
@@ -89,12 +92,14 @@ class Diagnosis:
         proven = set(map(id, bad[:_WITH_EVIDENCE]))
         return tuple(self._proven(finding, context, id(finding) in proven) for finding in ordered)
 
-    def _of(self, item: Event) -> Iterable[Finding]:
+    def _of(self, item: Event, context: Context) -> Iterable[Finding]:
         rule = self._rule(item)
         if rule is not None:
-            yield Finding(
-                item, rule.level, rule.name, rule.message, rule.effect, self._told(item), rule.advice, rule.evidence
-            )
+            told = self._told(item)
+            decided = self._deciding(context, item) if rule.level != INFO else None
+            if decided is not None:
+                told = (*told, decided)
+            yield Finding(item, rule.level, rule.name, rule.message, rule.effect, told, rule.advice, rule.evidence)
         if item.drop is not None:
             drop = self._drop(item)
             if drop is not None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import NamedTuple, Optional
 
 from .errors import UsageError
+from .event import HAS_L4, Packet
 from .filters import PacketFilter
 from .kernel import Kernel
 from .suggest import did_you_mean
@@ -16,7 +17,7 @@ PLACES_MAX = 4096
 
 # Names, as Kernel.drop_reasons has them: what was no drop at all, and what does not say why there is one.
 _NO_DROPS = ("NOT_DROPPED_YET", "CONSUMED")
-_NO_REASONS = ("NOT_SPECIFIED", "QUEUE_PURGE")
+NO_REASONS = ("NOT_SPECIFIED", "QUEUE_PURGE")
 _PREFIXES = ("SKB_DROP_REASON_", "SKB_")
 # What a condition can ask where no program may read packets: what runs, and how many a second.
 _WITHOUT_PACKETS = ("tgid", "comm", "rate_limit")
@@ -64,6 +65,17 @@ NORMAL_FREES = (
 )
 
 
+def is_normal_free(function: str, packet: Packet) -> bool:
+    """Whether a function that frees this packet without a reason has only done with it."""
+    return any(
+        free.function == function.partition(".")[0]
+        and free.protocol == packet.l4_protocol
+        and packet.flags & HAS_L4
+        and packet.l4[free.offset] & free.mask in free.values
+        for free in NORMAL_FREES
+    )
+
+
 class _Range(NamedTuple):
     start: int
     size: int
@@ -105,7 +117,7 @@ def choose(kernel: Kernel, *, reasons: Optional[str], count: bool, unread: bool)
     return Drops(
         reasons=() if reasons is None else _reasons(kernel, reasons),
         no_drops=tuple(numbers[name] for name in _NO_DROPS if name in numbers),
-        no_reasons=tuple(numbers[name] for name in _NO_REASONS if name in numbers),
+        no_reasons=tuple(numbers[name] for name in NO_REASONS if name in numbers),
         normal_frees=() if unread else _normal_frees(kernel),
         count=count,
         unread=unread,

@@ -4,7 +4,8 @@ A fact is written as C would reach it: `Qdisc->ops->id` begins at the argument t
 Qdisc, `nft_chain@1->name` at argument 1, whose type the function's prototype leaves open. In
 `sk_buff->_skb_refdst:rtable->rt_type` the colon says what a member points to that is no pointer to C. Of
 several, with bars between them, the first counts that the kernel has. An array of characters, or a pointer
-to some, is a text. `enum sk_rst_reason` is the argument of this type itself, `int@1` argument 1.
+to some, is a text; `+16` behind a path leads on by so many bytes, to a pointer in an array. `enum
+sk_rst_reason` is the argument of this type itself, `int@1` argument 1.
 """
 
 import re
@@ -13,12 +14,15 @@ from typing import NamedTuple, Optional, Union
 
 from .btf import Btf, Prototype
 
+POINTER_BYTES = 8
 TEXT_BYTES = 32
 TEXT_WORDS = TEXT_BYTES // 8
 # More than the facts of any trace take.
 WORDS_MAX = 12
 
-_PATH = re.compile(r"(?P<struct>\w+)(?:@(?P<argument>[0-5]))?(?P<members>(?:->[\w.]+(?::\w+)?)+)")
+_PATH = re.compile(
+    r"(?P<struct>\w+)(?:@(?P<argument>[0-5]))?(?P<members>(?:->[\w.]+(?::\w+)?)+)(?:\+(?P<further>\d+))?"
+)
 _VALUE = re.compile(r"(?P<type>(?:enum )?\w+)@(?P<argument>[0-5])|(?P<enum>enum \w+)")
 _STRUCT_POINTER = re.compile(r"(?:struct|union) (\w+) \*")
 _CHARS = re.compile(r"(?:unsigned |signed )?char(?: \*|\[\d+\])")
@@ -100,6 +104,8 @@ def _find(name: str, path: str, prototype: Optional[Prototype], types: Btf) -> O
             if kind.endswith("*"):
                 return Fact(name, argument, (*hops, Hop(member.offset, False)), 0, TEXT_BYTES, is_text=True)
             return Fact(name, argument, tuple(hops), member.offset, min(member.size, TEXT_BYTES), is_text=True)
+        if match["further"] is not None:
+            return Fact(name, argument, tuple(hops), member.offset + int(match["further"]), POINTER_BYTES)
         if member.size not in (1, 2, 4, 8):
             return None
         return Fact(

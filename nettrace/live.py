@@ -3,9 +3,10 @@
 import functools
 from typing import Optional
 
-from . import analyzers, files, meaning, netns, reasons
+from . import analyzers, drops, files, meaning, netns, reasons
+from .analyzers import Told
 from .diagnosis import Diagnosis, Finding, of_drop
-from .event import Event
+from .event import Context, Event
 from .kernel import Kernel
 from .owners import Owners, Reread
 from .plan import Plan
@@ -26,16 +27,30 @@ def diagnosis(kernel: Kernel, what: Plan, meanings: Rules) -> Diagnosis:
         assert item.drop is not None
         name = None if item.drop.reason is None else kernel.drop_reason(item.drop.reason)
         symbol = kernel.symbols.lookup(item.drop.location)
+        if (
+            name in (None, *drops.NO_REASONS)
+            and symbol is not None
+            and drops.is_normal_free(symbol.name, item.packet)
+        ):
+            return None
         where = f"0x{item.drop.location:x}" if symbol is None else f"{symbol.name}+0x{symbol.offset:x}"
         return of_drop(item, name, None if name is None else known().drop(name), where)
+
+    def symbol(address: int) -> str:
+        found = kernel.symbols.lookup(address)
+        return hex(address) if found is None else found.name
+
+    def told(item: Event) -> tuple[Told, ...]:
+        return analyzers.tell(item, reset_reason, symbol)
+
+    def deciding(context: Context, item: Event) -> Optional[Told]:
+        return analyzers.deciding(context, item, symbol) if analyzers.hook_functions(item) else None
 
     def reset_reason(value: int) -> str:
         return kernel.enum_names("sk_rst_reason").get(value, str(value)).replace("SK_RST_REASON_", "", 1)
 
     judge = Judge(meanings, functools.cache(returns), kernel.enum_names, kernel.drop_reason)
-    return Diagnosis(
-        judge.rule, lambda item: analyzers.tell(item, reset_reason), drop, Prover(netns.current()).evidence
-    )
+    return Diagnosis(judge.rule, told, drop, Prover(netns.current()).evidence, deciding)
 
 
 def lookups(kernel: Kernel, what: Plan) -> Lookups:

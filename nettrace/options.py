@@ -85,7 +85,7 @@ def parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     options.count = _positive("-c", options.count)
     options.columns = _columns(options.output)
     options.drop |= options.drop_stack or options.drop_stat or options.reason is not None
-    options.diag |= options.diag_quiet or options.diag_keep
+    options.diag |= options.diag_quiet or options.diag_keep or options.hooks
     _check(options)
     if options.stack:
         options.trace_stack = "all"
@@ -189,6 +189,7 @@ def _add_modes(group: argparse._ArgumentGroup) -> None:
     add("--diag", action="store_true", help="say what went wrong with a packet, why, and what to do; ends at an error")
     add("--diag-quiet", action="store_true", help="--diag, and only packets with a warning or an error")
     add("--diag-keep", action="store_true", help="--diag, and go on after an error")
+    add("--hooks", action="store_true", help="--diag, and which functions are registered at netfilter hooks")
     add("--drop", action="store_true", help="only where packets are dropped: the reason and the place of each drop")
     add("--drop-stack", action="store_true", help="--drop, and the call stack")
     add("--reason", metavar="NAMES", help="--drop, and only these of the kernel's reasons, with commas")

@@ -25,6 +25,10 @@ SEGMENTS_MAX = 64
 MARKS = {name: 1 << bit for bit, name in enumerate(("MAY_MATCH", "FREES", "CLONES", "ENDS", "RETURNS", "STACK"))}
 
 
+# The facts of nf_hook_slow that tell the addresses of the functions there.
+HOOK_FUNCTIONS = tuple(f"function{number}" for number in range(8))
+
+
 class Program(NamedTuple):
     """A BPF program, shared by all functions that differ in nothing it needs to know."""
 
@@ -118,7 +122,7 @@ class Wishes:
     match_at: where packets are matched, for runs whose traces were chosen by hand and may leave
     out those that packets enter by; None: as the tree says. end_at: after these a packet is not
     followed any more. stack_at: with the way there. return_at: with what the function returned.
-    facts: whether traces tell their facts.
+    facts: whether traces tell their facts; hook_functions: also which functions are at a netfilter hook.
     """
 
     match_at: Optional[Collection[str]] = None
@@ -126,6 +130,7 @@ class Wishes:
     stack_at: Collection[str] = ()
     return_at: Collection[str] = ()
     facts: bool = True
+    hook_functions: bool = False
 
 
 def make(
@@ -195,7 +200,8 @@ def _facts(
     """The number of the trace's set of facts, and how many arguments they need; 0: this kernel has none of them."""
     if not wishes.facts:
         return 0, 0
-    found = (facts.find(name, path, prototype, types) for name, path in trace.facts)
+    asked = [(name, path) for name, path in trace.facts if wishes.hook_functions or name not in HOOK_FUNCTIONS]
+    found = (facts.find(name, path, prototype, types) for name, path in asked)
     wanted = tuple(fact for fact in found if fact is not None)
     if not wanted:
         return 0, 0

@@ -48,6 +48,7 @@ def choose(
     stack: Optional[str] = None,
     ret: bool = False,
     basic: bool = False,
+    hooks: bool = False,
     also: Collection[str] = (),
     return_at: Collection[str] = (),
 ) -> Selection:
@@ -57,8 +58,8 @@ def choose(
     are matched here and nowhere else. free: after these a packet is not followed any more. stack: with
     the way there, of traces that are in the run. ret: with what functions return; the plan leaves out
     those that return nothing. basic: packets are not followed, each hit stands for itself.
-    also: traces that are on where none were asked for, beside those of the tree. return_at: traces
-    that are to tell what their functions return, if they are in the run.
+    hooks: with the functions at netfilter hooks. also: traces that are on where none were asked for, beside
+    those of the tree. return_at: traces that are to tell what their functions return, if they are in the run.
     `all` is the whole tree for trace, and all that is in the run for the others.
     """
     if basic:
@@ -102,6 +103,7 @@ def choose(
         end_at=frozenset(ending.keys() & traces.keys()),
         stack_at=frozenset() if stack is None else known.among("--trace-stack", stack, traces),
         return_at=frozenset(name for name, trace in traces.items() if trace.functions and (ret or name in return_at)),
+        hook_functions=hooks,
     )
     return Selection(tuple(traces.values()), wishes)
 
