@@ -20,6 +20,11 @@ def pytest_configure() -> None:
         pytest.exit("tests/e2e are for the VMs: run 'make test-vm'", returncode=2)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # A kernel that was locked down stays so.
+    items.sort(key=lambda item: "test_lockdown" in item.nodeid)
+
+
 def attached() -> list[str]:
     """Every probe that anything has attached to this kernel, and every BPF program of nettrace's kinds."""
     probes = KPROBES.read_text().splitlines() + TRACED_FUNCTIONS.read_text().splitlines()
