@@ -14,7 +14,7 @@ from .plan import Plan, Probe, Program, Skipped
 from .source import Settings
 from .syscalls import Map, Refused
 
-_DROP_KEY = struct.Struct("=QI4x")  # struct drop_key of bpf/drops.h
+_DROP_KEY = struct.Struct("=QI4x")  # struct drop_place of bpf/drops.h
 _U32, _U64 = struct.Struct("=I"), struct.Struct("=Q")
 
 

@@ -55,6 +55,7 @@ def diagnosis(kernel: Kernel, what: Plan, meanings: Rules) -> Diagnosis:
 
 def lookups(kernel: Kernel, what: Plan) -> Lookups:
     """What this host can say of what its kernel tells."""
+    known = functools.cache(lambda: reasons.load(files.RULES))
     functions = {probe.trace.name: probe.target for probe in what.probes if not probe.program.is_tracepoint}
 
     def returned(trace: str, value: int) -> str:
@@ -62,10 +63,15 @@ def lookups(kernel: Kernel, what: Plan) -> Lookups:
         kind = kernel.return_type(function) or ""
         return meaning.return_text(kind, value, kernel.enum_names, function, kernel.drop_reason)
 
+    def drop_meaning(number: int) -> Optional[str]:
+        reason = known().drop(kernel.drop_reason(number))
+        return None if reason is None else reason.meaning
+
     traces = [probe.trace for probe in what.probes]
     return Lookups(
         symbol=kernel.symbols.lookup,
         reason=kernel.drop_reason,
+        meaning=drop_meaning,
         returned=returned,
         netns=Reread(netns.names).of,
         own_netns=netns.current(),

@@ -92,6 +92,13 @@ def test_what_is_refused_together_is_told() -> None:
     assert stats == {_spelt(name) for name in options._NOT_WITH_STATS}
 
 
+def test_what_is_refused_with_drop_is_told() -> None:
+    drop, stat = section(README, "With it these are refused:", "\n\n").split("with `--drop-stat`")
+    names = ["t" if name == "trace" else _spelt(name) for name in options._NOT_WITH_DROP]
+    assert re.findall(r"`--?([\w-]+)`", drop) == names
+    assert re.findall(r"`--([\w-]+)`", stat) == [_spelt(name) for name in options._NOT_WITH_DROP_STAT]
+
+
 def _spelt(name: str) -> str:
     return name.replace("_", "-")
 

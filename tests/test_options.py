@@ -190,6 +190,13 @@ def test_what_follows_from_others() -> None:
 
 FOLLOWS = "--basic, which follows no packet: leave one of them out"
 PRINTS = "--func-stats, which prints no packet: leave one of them out"
+DROPS = "--drop, which only looks where packets are dropped: leave one of them out"
+COUNTS = "--drop-stat, which only counts: leave one of them out"
+NOT_WITH_DROP = [
+    ["-t", "ip"], ["--trace-exclude", "ip"], ["--trace-matcher", "ip_rcv"], ["--trace-free", "ip_rcv"],
+    ["--trace-stack", "ip_rcv"], ["--stack"], ["--ret"], ["--trace-noclone"], ["--basic"], ["--func-stats"],
+    ["--min-latency", "1"], ["--latency-show"], ["--latency-free"], ["--tiny-show"],
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -234,6 +241,13 @@ PRINTS = "--func-stats, which prints no packet: leave one of them out"
         (["--func-stats", "--min-latency", "1"], f"--min-latency says nothing with {PRINTS}"),
         (["--func-stats", "--trace-stack", "ip_rcv"], f"--trace-stack says nothing with {PRINTS}"),
         (["--func-stats", "--stack"], f"--stack says nothing with {PRINTS}"),
+        *((["--drop", *words], f"{words[0]} says nothing with {DROPS}") for words in NOT_WITH_DROP),
+        (["--drop-stack", "--skb-mode"], f"--timeline (--skb-mode) says nothing with {DROPS}"),
+        (["--reason", "NO_SOCKET", "-t", "ip"], f"-t says nothing with {DROPS}"),
+        (["--drop-stat", "--drop-stack"], f"--drop-stack says nothing with {COUNTS}"),
+        (["--drop-stat", "--detail"], f"--detail says nothing with {COUNTS}"),
+        (["--drop-stat", "-o", "id"], f"--output says nothing with {COUNTS}"),
+        (["--drop-stat", "--date"], f"--date says nothing with {COUNTS}"),
     ],
 )
 def test_contradictions_are_refused_in_one_sentence(words: list[str], said: str) -> None:
@@ -254,6 +268,8 @@ def test_contradictions_are_refused_in_one_sentence(words: list[str], said: str)
         ["--inner", "-p", "tcp", "--tcp-flags", "S"],
         ["--inner", "--pkt-len", "100"],
         ["-p", "tcp", "-p", "tcp", "-v", "-v", "--ret", "--ret"],
+        ["--drop", "--reason", "NO_SOCKET", "--drop-stack", "-o", "pid", "--date", "-p", "tcp", "-c", "3", "--inner"],
+        ["--drop-stat", "--reason", "NO_SOCKET", "--rate-limit", "5", "-c", "3", "-v"],
         ["-t", "?"],
         ["-t", " ? ", "--backend", "kprobe"],
         ["-t", "tcp_*,ip?rcv"],

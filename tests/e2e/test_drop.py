@@ -170,4 +170,5 @@ def test_only_some_reasons(pair: Pair, kernel_has_reasons: bool) -> None:
     line = trace.body[0]
     assert re.match(r"\[\d{4}-\d\d-\d\d [\d:.]+\] \[[0-9a-f]{8}\]\[kfree_skb +\]\[cpu:\d +\]\[\d+:r0 +\]", line), line
     assert line.partition("] IPv4 ")[2].startswith("*reason: IP_INHDR, ip_rcv")
+    assert trace.body[1].startswith("    IP_INHDR: ")
     assert trace.summary("drops") == 1
