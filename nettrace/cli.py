@@ -146,7 +146,7 @@ def _run(
         end_traces=frozenset(selected.wishes.end_at),
         stacks=frozenset(selected.wishes.stack_at),
     )
-    diagnosis = live.diagnosis(kernel, what, meanings)
+    diagnosis = live.diagnosis(kernel, what, meanings, asked.evidence_time)
     lookups = replace(live.lookups(kernel, what), remarks=diagnosis.remarks, remarked=meanings.by_trace)
     if asked.diag:
         sink: sinks.Text = sinks.Diagnosed(

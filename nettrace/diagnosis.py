@@ -27,9 +27,6 @@ _EVIDENCE = {
 }  # fmt: skip
 _QDISC_PREFIX = "QDISC_"
 
-# Evidence takes time: so many findings of a packet get some.
-_WITH_EVIDENCE = 3
-
 
 class Finding(NamedTuple):
     """Something that happened to a packet: what, where, why, and what to do."""
@@ -86,11 +83,11 @@ class Diagnosis:
         found = [finding for item in context.events for finding in self._of(item, context)]
         root = self._root(found)
         if root is None:
-            return tuple(self._proven(finding, context, at < _WITH_EVIDENCE) for at, finding in enumerate(found))
+            return tuple(self._proven(found, context))
         ordered = [found[root]._replace(root=True), *found[:root], *found[root + 1 :]]
-        bad = [finding for finding in ordered if finding.level != INFO]
-        proven = set(map(id, bad[:_WITH_EVIDENCE]))
-        return tuple(self._proven(finding, context, id(finding) in proven) for finding in ordered)
+        # What follows from something else needs no proof, if that has some.
+        effects = [finding for finding in ordered if finding.effect and not finding.root]
+        return tuple(self._proven(ordered, context, unproven=effects))
 
     def _of(self, item: Event, context: Context) -> Iterable[Finding]:
         rule = self._rule(item)
@@ -114,10 +111,18 @@ class Diagnosis:
         # What went wrong first is the cause, but for what only says that something further in did.
         return min(candidates, key=lambda at: (found[at].effect, ranks[found[at].level], at))
 
-    def _proven(self, finding: Finding, context: Context, wanted: bool) -> Finding:
-        if not wanted or not finding.wanted or finding.level == INFO:
-            return finding
-        return finding._replace(evidence=tuple(self._evidence(finding, context)))
+    def _proven(
+        self, found: Sequence[Finding], context: Context, unproven: Sequence[Finding] = ()
+    ) -> Iterable[Finding]:
+        """The findings with their evidence, each kind of it where it is wanted first."""
+        read: set[str] = set()
+        for finding in found:
+            wanted = tuple(name for name in finding.wanted if name not in read)
+            if wanted and finding.level != INFO and not any(finding is each for each in unproven):
+                read.update(wanted)
+                yield finding._replace(evidence=tuple(self._evidence(finding._replace(wanted=wanted), context)))
+            else:
+                yield finding
 
 
 def of_drop(item: Event, name: Optional[str], reason: Optional[Reason], where: str) -> Finding:

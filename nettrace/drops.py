@@ -65,8 +65,11 @@ NORMAL_FREES = (
 )
 
 
-def is_normal_free(function: str, packet: Packet) -> bool:
-    """Whether a function that frees this packet without a reason has only done with it."""
+def is_normal_free(function: str, packet: Packet, reason: Optional[str]) -> bool:
+    """Whether a function that frees this packet has only done with it."""
+    # A raw socket's clone does not count as one: a ping that uses such a socket gets its answer all the same.
+    if reason not in (None, *NO_REASONS) and (reason, packet.l4_protocol) != ("NO_SOCKET", _ICMP):
+        return False
     return any(
         free.function == function.partition(".")[0]
         and free.protocol == packet.l4_protocol

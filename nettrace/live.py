@@ -15,7 +15,7 @@ from .rules import Judge, Rules
 from .sinks import Lookups
 
 
-def diagnosis(kernel: Kernel, what: Plan, meanings: Rules) -> Diagnosis:
+def diagnosis(kernel: Kernel, what: Plan, meanings: Rules, evidence_s: float) -> Diagnosis:
     """What says what the events of a run mean."""
     functions = {probe.trace.name: probe.target for probe in what.probes if not probe.program.is_tracepoint}
     known = functools.cache(lambda: reasons.load(files.RULES))
@@ -27,11 +27,7 @@ def diagnosis(kernel: Kernel, what: Plan, meanings: Rules) -> Diagnosis:
         assert item.drop is not None
         name = None if item.drop.reason is None else kernel.drop_reason(item.drop.reason)
         symbol = kernel.symbols.lookup(item.drop.location)
-        if (
-            name in (None, *drops.NO_REASONS)
-            and symbol is not None
-            and drops.is_normal_free(symbol.name, item.packet)
-        ):
+        if symbol is not None and drops.is_normal_free(symbol.name, item.packet, name):
             return None
         where = f"0x{item.drop.location:x}" if symbol is None else f"{symbol.name}+0x{symbol.offset:x}"
         return of_drop(item, name, None if name is None else known().drop(name), where)
@@ -50,7 +46,7 @@ def diagnosis(kernel: Kernel, what: Plan, meanings: Rules) -> Diagnosis:
         return kernel.enum_names("sk_rst_reason").get(value, str(value)).replace("SK_RST_REASON_", "", 1)
 
     judge = Judge(meanings, functools.cache(returns), kernel.enum_names, kernel.drop_reason)
-    return Diagnosis(judge.rule, told, drop, Prover(netns.current()).evidence, deciding)
+    return Diagnosis(judge.rule, told, drop, Prover(netns.current(), evidence_s).evidence, deciding)
 
 
 def lookups(kernel: Kernel, what: Plan) -> Lookups:

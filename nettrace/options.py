@@ -1,6 +1,7 @@
 """The options of the command line: what there is, how the help tells of it, and what contradicts what."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn, Optional
@@ -86,6 +87,8 @@ def parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     options.columns = _columns(options.output)
     options.drop |= options.drop_stack or options.drop_stat or options.reason is not None
     options.diag |= options.diag_quiet or options.diag_keep or options.hooks
+    options.diag |= options.evidence_time != "0.5"
+    options.evidence_time = _seconds("--evidence-time", options.evidence_time)
     _check(options)
     if options.stack:
         options.trace_stack = "all"
@@ -166,6 +169,12 @@ def _positive(option: str, text: Optional[str]) -> Optional[int]:
     return int(text)
 
 
+def _seconds(option: str, text: str) -> float:
+    if not re.fullmatch(r"\d{1,3}(\.\d{1,3})?", text, re.ASCII):
+        raise UsageError(f"{option} needs a number of seconds below 1000, as 0.5, not '{text}'")
+    return float(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="nettrace",
@@ -189,6 +198,10 @@ def _add_modes(group: argparse._ArgumentGroup) -> None:
     add("--diag", action="store_true", help="say what went wrong with a packet, why, and what to do; ends at an error")
     add("--diag-quiet", action="store_true", help="--diag, and only packets with a warning or an error")
     add("--diag-keep", action="store_true", help="--diag, and go on after an error")
+    add(
+        "--evidence-time", metavar="SECONDS", default="0.5",
+        help="--diag, and evidence for a finding may take so long to read (default: 0.5); 0: none is read",
+    )  # fmt: skip
     add("--hooks", action="store_true", help="--diag, and which functions are registered at netfilter hooks")
     add("--drop", action="store_true", help="only where packets are dropped: the reason and the place of each drop")
     add("--drop-stack", action="store_true", help="--drop, and the call stack")

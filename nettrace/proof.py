@@ -37,19 +37,25 @@ class _Case(NamedTuple):
 
 
 class Prover:
-    """Reads evidence on the host, in the namespace where the packet was; own_netns: that of this process."""
+    """Reads evidence on the host, in the namespace where the packet was.
 
-    def __init__(self, own_netns: int) -> None:
+    own_netns: the inode of this process's one. time_s: how long a finding may wait for it; 0: there is none.
+    """
+
+    def __init__(self, own_netns: int, time_s: float) -> None:
         self._own_netns = own_netns
+        self._time_s = time_s
 
     def evidence(self, finding: Finding, context: Context) -> list[Evidence]:
-        """What the host says of a finding, as far as half a second goes."""
+        """What the host says of a finding, as far as the time goes."""
+        if not self._time_s:
+            return []
         device = _device(finding.event, context) or Device(0, "", self._own_netns)
         case = _case(finding, context, device)
         if case is None:
             return []
         questions = [question for name in finding.wanted for question in _QUESTIONS.get(name, _nothing)(case)]
-        return evidence.read(device.netns or self._own_netns, *questions) if questions else []
+        return evidence.read(device.netns or self._own_netns, *questions, timeout_s=self._time_s) if questions else []
 
 
 def _device(item: Event, context: Context) -> Optional[Device]:
@@ -76,15 +82,19 @@ def _case(finding: Finding, context: Context, device: Device) -> Optional[_Case]
     )  # fmt: skip
 
 
-def _is_input(case: _Case) -> bool:
-    """Whether the packet came in by a device here, and is not one of this host's own."""
+def _came_in_by(case: _Case) -> int:
+    """The index of the device by which the packet came in here; 0: it is one of this host's own."""
+    found = 0
     for item in case.context.events:
+        if item.skb != case.finding.event.skb or item.device is None:
+            continue
+        if item.device.netns != case.device.netns:
+            found = 0
+        elif item.trace in _INPUT:
+            found = item.device.ifindex
         if item is case.finding.event:
-            return False
-        here = item.device is not None and item.device.netns == case.device.netns
-        if here and item.skb == case.finding.event.skb and item.trace in _INPUT:
-            return True
-    return False
+            break
+    return found
 
 
 _INPUT = ("ip_rcv", "ip_rcv_core", "ipv6_rcv", "ip6_rcv_core", "netif_receive_skb", "ip_rcv_finish", "ip_local_deliver")
@@ -122,8 +132,7 @@ def _forwarding(case: _Case) -> Iterator[evidence.Fact]:
 
 
 def _route(case: _Case) -> Iterator[evidence.Fact]:
-    iif = case.device.ifindex if _is_input(case) else 0
-    yield partial(routes.route, case.daddr, case.saddr, iif=iif, mark=case.mark)
+    yield partial(routes.route, case.daddr, case.saddr, iif=_came_in_by(case), mark=case.mark)
 
 
 def _neighbour(case: _Case) -> Iterator[evidence.Fact]:
@@ -136,8 +145,8 @@ def _next_hop(case: _Case) -> Address:
     hop: Address = case.daddr
     for item in case.context.events:
         gateway = item.fact("gateway")
-        if item.skb == case.finding.event.skb and isinstance(gateway, int) and gateway:
-            hop = ipaddress.IPv4Address(gateway.to_bytes(4, "little"))
+        if item.skb == case.finding.event.skb and isinstance(gateway, int):
+            hop = ipaddress.IPv4Address(gateway.to_bytes(4, "little")) if gateway else case.daddr
         if item is case.finding.event:
             break
     return hop

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from .analyzers import Told
 from .diagnosis import ERROR, INFO, WARN, Finding
 from .event import Device
 
@@ -31,12 +32,12 @@ def report_text(
         mark = f" {ROOT}" if finding.root else ""
         head = f"[{number}] {_LEVELS[finding.level]} happens in {item.trace}({group(item.trace)}):"
         lines.append(paint(finding.level, head) + mark)
-        lines.append(f"\t{finding.message}")
+        lines.append(f"\t{_sentence(finding.message)}")
         where = place(item.device) if item.device is not None else ""
         if where:
             lines += ["    at:", f"\t{where}"]
         for told in finding.told:
-            lines += [f"    {told.label}:", f"\t{told.text}"]
+            lines += [f"    {told.label}:", f"\t{_value(told)}"]
         if finding.evidence:
             lines.append("    evidence:")
             lines += [f"\t{proof.text} ({proof.source})" for proof in finding.evidence]
@@ -44,6 +45,16 @@ def report_text(
             lines += ["    inferred:", f"\t{finding.doubt}"]
         if finding.advice:
             lines.append("    fix advice:")
-            lines += [f"\t{line}" for text in finding.advice for line in text.splitlines()]
+            lines += [f"\t{_sentence(text)}" for text in finding.advice]
         lines.append("")
     return "\n".join(lines) + ("\n" if bad else "\n\n")
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _value(told: Told) -> str:
+    """Without the word that a packet's line needs in front and the label says already."""
+    word, colon, rest = told.text.partition(": ")
+    return rest if colon and told.label.endswith(word) else told.text

@@ -196,7 +196,7 @@ def route_of_type(kind: str, address: str) -> Callable[[Net], None]:
         version = "-6" if ":" in address else "-4"
         with undone(net.router, f"ip {version} route add {kind} {address}", f"ip {version} route del {kind} {address}"):
             send_udp(net.client, address, 7010)
-            net.wait("UDP: ", f"{address}:7010")
+            net.wait("UDP: ", f"{f'[{address}]' if ':' in address else address}:7010")
 
     return fault
 
@@ -259,12 +259,12 @@ def tcp_closed_v6(net: Net) -> None:
 
 def udp_closed_v6(net: Net) -> None:
     send_udp(net.client, net.server.ip6, 7021)
-    net.wait("UDP: fd77:1::2", ":7021")
+    net.wait("UDP: [fd77:1::2]", ":7021")
 
 
 def no_neighbour_v6(net: Net) -> None:
     send_udp(net.client, "fd77:2::77", 7022)
-    net.wait("UDP: ", "fd77:2::77:7022")
+    net.wait("UDP: ", "[fd77:2::77]:7022")
 
 
 @dataclass(frozen=True)
@@ -346,15 +346,15 @@ FAULTS: dict[str, tuple[tuple[str, ...], Callable[[Net], None], Expected]] = {
         Expected(("kfree_skb", "inet6_lookup_listener"), NO_SOCKET, "nothing listens on TCP port 7020"),
     ),
     "udp-closed-port-v6": (
-        (r"UDP: fd77:1::2:\d+ -> .*:7021$",), udp_closed_v6,
+        (r"UDP: \[fd77:1::2\]:\d+ -> .*:7021$",), udp_closed_v6,
         Expected(("kfree_skb", "icmp6_send"), NO_SOCKET, "nothing listens on UDP port 7021"),
     ),
     "route-unreachable-v6": (
-        (r"UDP: .*fd77:31::1:7010$",), route_of_type("unreachable", "fd77:31::1"),
+        (r"UDP: .*\[fd77:31::1\]:7010$",), route_of_type("unreachable", "fd77:31::1"),
         Expected(("ip6_pkt_discard",), "no route", "unreachable"),
     ),
     "no-neighbour-v6": (
-        (r"UDP: .*fd77:2::77:7022$",), no_neighbour_v6,
+        (r"UDP: .*\[fd77:2::77\]:7022$",), no_neighbour_v6,
         Expected(("ndisc_error_report",), "neighbour", r"fd77:2::77"),
     ),
 }  # fmt: skip
@@ -389,7 +389,7 @@ def analysed(bpffs: Path) -> Iterator[list[Packet]]:
         router.sh("iptables-nft -t nat -L -n; iptables-nft -L -n")
         if shutil.which("iptables-legacy"):
             server.sh("iptables-legacy -L -n")
-        with Nettrace("--diag", "--diag-keep", "net 10.77.0.0/16 or net fd77::/16") as trace:
+        with Nettrace("--diag", "--diag-keep", "--evidence-time", "20", "net 10.77.0.0/16 or net fd77::/16") as trace:
             net = Net(client, router, server, trace)
             try:
                 healthy(net)
