@@ -68,7 +68,8 @@ NORMAL_FREES = (
 def is_normal_free(function: str, packet: Packet, reason: Optional[str]) -> bool:
     """Whether a function that frees this packet has only done with it."""
     # A raw socket's clone does not count as one: a ping that uses such a socket gets its answer all the same.
-    if reason not in (None, *NO_REASONS) and (reason, packet.l4_protocol) != ("NO_SOCKET", _ICMP):
+    answers = reason == "NO_SOCKET" and packet.l4_protocol in (_ICMP, _ICMPV6)
+    if reason not in (None, *NO_REASONS) and not answers:
         return False
     return any(
         free.function == function.partition(".")[0]

@@ -55,7 +55,10 @@ class Prover:
         if case is None:
             return []
         questions = [question for name in finding.wanted for question in _QUESTIONS.get(name, _nothing)(case)]
-        return evidence.read(device.netns or self._own_netns, *questions, timeout_s=self._time_s) if questions else []
+        if not questions:
+            return []
+        found = evidence.read(device.netns or self._own_netns, *questions, timeout_s=self._time_s)
+        return list(dict.fromkeys(found))  # as several questions may be answered by the same
 
 
 def _device(item: Event, context: Context) -> Optional[Device]:

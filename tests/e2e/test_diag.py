@@ -299,36 +299,36 @@ FAULTS: dict[str, tuple[tuple[str, ...], Callable[[Net], None], Expected]] = {
         Expected(("kfree_skb", "__inet_lookup_listener"), NO_SOCKET, r"127\.0\.0\.1:7006"),
     ),
     "udp-closed-port": (
-        (r"UDP: 10\.77\.1\.2:\d+ -> .*:7007$",), udp_closed,
+        (r"\] UDP: 10\.77\.1\.2:\d+ -> .*:7007$",), udp_closed,
         Expected(("kfree_skb", "__icmp_send"), NO_SOCKET, "nothing listens on UDP port 7007"),
     ),
     "rp-filter": ((r":7008$",), rp_filter, Expected(("fib_validate_source",), "reverse path", "rc.* strict")),
-    "forwarding-off": ((r"UDP: .*:7009$",), forwarding_off, Expected(("ip_error",), "send it on", "forward")),
+    "forwarding-off": ((r"\] UDP: .*:7009$",), forwarding_off, Expected(("ip_error",), "send it on", "forward")),
     "route-blackhole": (
-        (r"UDP: .*10\.77\.30\.1:7010$",), route_of_type("blackhole", "10.77.30.1"),
+        (r"\] UDP: .*10\.77\.30\.1:7010$",), route_of_type("blackhole", "10.77.30.1"),
         Expected(("ip_error",), "blackhole", "blackhole"),
     ),
     "route-unreachable": (
-        (r"UDP: .*10\.77\.31\.1:7010$",), route_of_type("unreachable", "10.77.31.1"),
+        (r"\] UDP: .*10\.77\.31\.1:7010$",), route_of_type("unreachable", "10.77.31.1"),
         Expected(("ip_error",), "send it on", "unreachable"),
     ),
     "route-prohibit": (
-        (r"UDP: .*10\.77\.32\.1:7010$",), route_of_type("prohibit", "10.77.32.1"),
+        (r"\] UDP: .*10\.77\.32\.1:7010$",), route_of_type("prohibit", "10.77.32.1"),
         Expected(("ip_error",), "prohibit", "prohibit"),
     ),
     "no-route": (
-        (r"UDP: .*10\.77\.40\.1:7011$",), no_route,
+        (r"\] UDP: .*10\.77\.40\.1:7011$",), no_route,
         Expected(("ip_error",), "no route", "no default route|no route"),
     ),
     "no-neighbour": (
-        (r"UDP: .*10\.77\.2\.77:7012$",), no_neighbour,
+        (r"\] UDP: .*10\.77\.2\.77:7012$",), no_neighbour,
         Expected(("arp_error_report",), "ARP", r"10\.77\.2\.77"),
     ),
     "too-big": (
-        (r"UDP: 10\.77\.1\.2.*:7013$",), too_big,
+        (r"\] UDP: 10\.77\.1\.2.*:7013$",), too_big,
         Expected(("__icmp_send", "kfree_skb"), "larger than the MTU|too big", "1300"),
     ),
-    "ttl-exceeded": ((r"UDP: 10\.77\.1\.2.*:7014$",), ttl, Expected(("ip_forward",), "TTL", r"10\.77\.2\.2")),
+    "ttl-exceeded": ((r"\] UDP: 10\.77\.1\.2.*:7014$",), ttl, Expected(("ip_forward",), "TTL", r"10\.77\.2\.2")),
     "queue-full": (
         (r":7017$", r" happens in __dev_queue_xmit"), queue_full,
         Expected(("__dev_queue_xmit", "kfree_skb"), "queue", "tbf"),
@@ -346,15 +346,15 @@ FAULTS: dict[str, tuple[tuple[str, ...], Callable[[Net], None], Expected]] = {
         Expected(("kfree_skb", "inet6_lookup_listener"), NO_SOCKET, "nothing listens on TCP port 7020"),
     ),
     "udp-closed-port-v6": (
-        (r"UDP: \[fd77:1::2\]:\d+ -> .*:7021$",), udp_closed_v6,
+        (r"\] UDP: \[fd77:1::2\]:\d+ -> .*:7021$",), udp_closed_v6,
         Expected(("kfree_skb", "icmp6_send"), NO_SOCKET, "nothing listens on UDP port 7021"),
     ),
     "route-unreachable-v6": (
-        (r"UDP: .*\[fd77:31::1\]:7010$",), route_of_type("unreachable", "fd77:31::1"),
+        (r"\] UDP: .*\[fd77:31::1\]:7010$",), route_of_type("unreachable", "fd77:31::1"),
         Expected(("ip6_pkt_discard",), "no route", "unreachable"),
     ),
     "no-neighbour-v6": (
-        (r"UDP: .*\[fd77:2::77\]:7022$",), no_neighbour_v6,
+        (r"\] UDP: .*\[fd77:2::77\]:7022$",), no_neighbour_v6,
         Expected(("ndisc_error_report",), "neighbour", r"fd77:2::77"),
     ),
 }  # fmt: skip
