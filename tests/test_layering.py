@@ -16,7 +16,7 @@ MODULES = sorted(SOURCES)
 FOREIGN = ("bcc", "pyroute2", "tabulate", "yaml")
 
 # Who reads /proc and /sys.
-READERS = ("evidence", "kernel", "netns", "owners")
+READERS = ("evidence", "kernel", "netns", "owners", "ruleset")
 # Who else may speak of these paths, and why.
 ALLOWED_PATHS = {
     ("btf", "/sys/kernel/btf/vmlinux"),  # the default of a path that kernel gives
