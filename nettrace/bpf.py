@@ -154,7 +154,7 @@ class Session:
             elif probe.program.is_tracepoint:
                 link = syscalls.attach_tracepoint(loaded, probe.target)
             else:
-                link = syscalls.attach_function(loaded, probe.target, returns=_at_return(probe.program))
+                link = syscalls.attach_function(loaded, probe.target, returns=probe.program.is_return)
         except OSError as error:
             self._skip(probe, error)
         else:
@@ -174,7 +174,7 @@ class Session:
 
     def _attach_functions(self, loaded: int, program: Program, probes: Sequence[Probe]) -> None:
         names, cookies = [probe.target for probe in probes], [probe.cookie for probe in probes]
-        self._links.append(syscalls.attach_functions(loaded, names, cookies, returns=_at_return(program)))
+        self._links.append(syscalls.attach_functions(loaded, names, cookies, returns=program.is_return))
         self.attached += len(probes)
 
     def _skip(self, probe: Probe, error: OSError) -> None:
@@ -193,10 +193,6 @@ def _made(spec: MapSpec) -> Map:
         return Map(*spec)
     except OSError as error:
         raise BpfError("load", f"the kernel refused the map {spec.name}: {error.strerror}") from error
-
-
-def _at_return(program: Program) -> bool:
-    return program.kind == "function_return"
 
 
 def _numbers(value: bytes) -> tuple[int, ...]:

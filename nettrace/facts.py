@@ -12,7 +12,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple, Optional, Union
 
-from .btf import Btf, Prototype
+from .btf import Prototype
+from .layouts import Types
 
 POINTER_BYTES = 8
 TEXT_BYTES = 32
@@ -70,7 +71,7 @@ def is_path(text: str) -> bool:
     return all(_PATH.fullmatch(path) or _VALUE.fullmatch(path) for path in text.split("|"))
 
 
-def find(name: str, paths: str, prototype: Optional[Prototype], types: Btf) -> Optional[Fact]:
+def find(name: str, paths: str, prototype: Optional[Prototype], types: Types) -> Optional[Fact]:
     """The fact on a kernel with these types, for a function or tracepoint of this prototype; None: it has no such."""
     for path in paths.split("|"):
         fact = _find(name, path, prototype, types)
@@ -79,7 +80,7 @@ def find(name: str, paths: str, prototype: Optional[Prototype], types: Btf) -> O
     return None
 
 
-def _find(name: str, path: str, prototype: Optional[Prototype], types: Btf) -> Optional[Fact]:
+def _find(name: str, path: str, prototype: Optional[Prototype], types: Types) -> Optional[Fact]:
     match = _PATH.fullmatch(path)
     if match is None:
         return _argument_itself(name, path, prototype)

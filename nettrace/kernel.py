@@ -13,8 +13,10 @@ from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple, Optional
 
+from . import layouts
 from .btf import Btf, Prototype
 from .errors import KernelError
+from .layouts import Types
 
 _TEXT = b"tTwW"  # what nm calls functions, local and global, weak ones too
 _DATA = b"dDbBrR"  # and data: with a value from the start, without, not to be changed
@@ -270,14 +272,17 @@ class Kernel:
         name = function.partition(".")[0]
         prototype = self.btf.prototype(name)
         if prototype is None:
-            types = self.types_of(function)
-            prototype = None if types is self.btf else types.prototype(name)
+            module = self.symbols.module(self.symbols.resolve(function) or "")
+            types = self.module_btf(module) if module else None
+            prototype = None if types is None else types.prototype(name)
         return prototype
 
-    def types_of(self, function: str) -> Btf:
-        """The types that a function of the kernel or of a loaded module is compiled with, as far as they are told."""
+    def types_of(self, function: str) -> Types:
+        """The types that a function of the kernel or of a loaded module is compiled with, as far as they are known."""
         module = self.symbols.module(self.symbols.resolve(function) or "")
-        return (self.module_btf(module) if module else None) or self.btf
+        if not module:
+            return self.btf
+        return self.module_btf(module) or layouts.of_module(module, self.btf) or self.btf
 
     def return_type(self, function: str) -> Optional[str]:
         """What a function returns, as C text; None where BTF does not tell."""

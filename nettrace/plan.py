@@ -4,16 +4,31 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Optional
 
-from . import facts
-from .btf import Btf, Prototype
+from . import facts, layouts
+from .btf import Param, Prototype
 from .facts import Fact
 from .kernel import ABSENT, Kernel
+from .layouts import Types
 from .tree import Trace
 
 SKB_TYPE = "struct sk_buff *"
 SOCK_TYPE = "struct sock *"
 # Types whose first member is the skb pointer, for traces marked `deref`.
 SKB_HOLDERS = ("struct nft_pktinfo *", "struct sk_buff **")
+
+# What bpf/nft.h finds out about the verdict of an nftables expression, behind the arguments of its function.
+NFT_PARAMS = (
+    Param("chain", "struct nft_chain *"),
+    Param("rule", "void *"),
+    Param("verdict", "struct nft_verdict *"),
+)
+
+NFT_FACTS = (
+    ("chain", "nft_chain@3->name"),
+    ("handle", "nft_rule_dp@4->handle|nft_rule@4->handle"),
+    ("verdict", "nft_verdict@5->code"),
+    ("target", "nft_verdict@5->chain->name"),  # of a jump or goto; else it means nothing
+)
 
 # Why a trace without `skb` is not attached where packets are followed.
 ONLY_SOCKET = "has no packet, only a socket: it is for --sock"
@@ -32,7 +47,9 @@ HOOK_FUNCTIONS = tuple(f"function{number}" for number in range(8))
 class Program(NamedTuple):
     """A BPF program, shared by all functions that differ in nothing it needs to know."""
 
-    kind: str  # "kprobe", "kprobe_by_cookie", "function_return", "tracepoint", "drop", "drop_record", "drop_arguments"
+    # "kprobe", "kprobe_by_cookie", "function_return", "tracepoint", "drop", "drop_record", "drop_arguments", and those
+    # of bpf/nft.h
+    kind: str
     skb: int = 0  # index of the argument
     sk: Optional[int] = None
     deref: bool = False
@@ -73,6 +90,11 @@ class Program(NamedTuple):
     def is_alone(self) -> bool:
         """It leaves no work to another program, and reads no memory of the kernel."""
         return self.kind in ("drop_record", "drop_arguments")
+
+    @property
+    def is_return(self) -> bool:
+        """Attached to the return of a function."""
+        return self.kind in ("function_return", "nft_eval_return")
 
     @property
     def ends_packets(self) -> bool:
@@ -195,7 +217,7 @@ def _by_cookie(probe: Probe) -> Probe:
 
 
 def _facts(
-    trace: Trace, prototype: Optional[Prototype], types: Btf, wishes: Wishes, sets: dict[tuple[Fact, ...], int]
+    trace: Trace, prototype: Optional[Prototype], types: Types, wishes: Wishes, sets: dict[tuple[Fact, ...], int]
 ) -> tuple[int, int]:
     """The number of the trace's set of facts, and how many arguments they need; 0: this kernel has none of them."""
     if not wishes.facts:
@@ -255,12 +277,30 @@ def _function(
         ends=trace.name in wishes.end_at,
         returns=returns,
         stack=trace.name in wishes.stack_at,
-        facts=_facts(trace, prototype, kernel.types_of(function), wishes, sets)[0],
     )
+    nft_types = kernel.types_of(layouts.NFT_CORE)
+    nft = trace.nft
+    if nft is not None and layouts.nft_offsets(nft_types) is not None:
+        if nft != "chain":
+            trace = replace(trace, facts=NFT_FACTS)
+            if prototype is not None:
+                prototype = Prototype((*prototype.params[:3], *NFT_PARAMS), prototype.returns)
+        entry = entry._replace(facts=_facts(trace, prototype, nft_types, wishes, sets)[0])
+        return _nft(nft, symbol, entry)
+    entry = entry._replace(facts=_facts(trace, prototype, kernel.types_of(function), wishes, sets)[0])
     if not clones and not returns:
         return [(symbol, entry)]
     most = SEGMENTS_MAX if clones and trace.role == "segments" else 1
     return [(symbol, entry), (symbol, Program("function_return", most=most))]
+
+
+def _nft(kind: str, symbol: str, entry: Program) -> list[tuple[str, Program]]:
+    """The programs of bpf/nft.h for a function of nftables."""
+    if kind == "eval":
+        told = entry._replace(kind="nft_eval_return", returns=False)
+        return [(symbol, Program("nft_eval", match=entry.match)), (symbol, told)]
+    programs = [(symbol, entry._replace(kind=f"nft_{kind}"))]
+    return programs + ([(symbol, Program("function_return"))] if entry.returns else [])
 
 
 def _matches(trace: Trace, wishes: Wishes) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from . import event, facts, pcap
+from . import event, facts, layouts, pcap
 from .btf import Btf, Member
 from .drops import Drops
 from .errors import KernelError
@@ -14,7 +14,7 @@ from .kernel import Kernel
 from .objects import VALUE_MARK
 from .plan import MARKS, Plan, Program
 
-FILES = ("maps.h", "packet.h", "filter.h", "drops.h", "facts.h", "track.h", "probes.h")
+FILES = ("maps.h", "packet.h", "filter.h", "drops.h", "facts.h", "track.h", "probes.h", "nft.h")
 
 # What the C reads of the kernel's structs. A name after the colon is what the member is called
 # in C, where the path has a dot, another struct embeds it, or kernels call it differently: of
@@ -81,12 +81,16 @@ def render(plan: Plan, kernel: Kernel, settings: Settings, packet_filter: Packet
     defines.update(MARKS)
     defines["VALUE_MARK"] = VALUE_MARK
     defines.update(TRACKED_MAX=settings.tracked_max, LOG_SLOTS=settings.log_slots, RINGBUF_PAGES=settings.ringbuf_pages)
+    # Only there while nf_tables is loaded.
+    nft = any(program.kind.startswith("nft_") for program in plan.programs)
+    defines.update((nft and layouts.nft_offsets(kernel.types_of(layouts.NFT_CORE))) or {})
     switches = {
         "FOLLOW": settings.follow,
         "USE_RINGBUF": settings.ringbuf,
         "WITH_DETAIL": settings.detail,
         "WITH_STACK": any(probe.program.stack or probe.cookie & MARKS["STACK"] for probe in plan.probes),
         "WITH_FACTS": bool(plan.facts),
+        "WITH_NFT": nft,
         "COUNT_HITS": settings.count_hits,
     }
     defines.update({name: 1 for name, on in switches.items() if on})
@@ -129,6 +133,10 @@ def _stub(program: Program) -> str:
         return f"KPROBE({program.name}, {skb_from}, {program.skb}, {sk}, {flags}, {program.facts})"
     if program.kind == "kprobe_by_cookie":
         return f"KPROBE_BY_COOKIE({program.name})"
+    if program.kind == "nft_eval":
+        return f"NFT_EVAL({program.name}, {flags})"
+    if program.kind.startswith("nft_"):
+        return f"{program.kind.upper()}({program.name}, {flags}, {program.facts})"
     if program.kind == "function_return":
         return f"RETURN({program.name}, {program.most})"
     if program.kind == "tracepoint":

@@ -13,11 +13,14 @@ from .suggest import did_you_mean
 from .yamlfile import Item
 
 ROLES = ("free", "drop", "clone", "segments")
+# What a function is to nftables: a packet enters a base chain; an expression is a verdict; or may give one, told at
+# its return.
+NFT = ("chain", "verdict", "eval")
 ROOT = "all"
 # Arguments that x86-64 passes in registers; other architectures have more, but a tree holds for all.
 REGISTER_ARGUMENTS = 6
 
-_TRACE_KEYS = ("functions", "tracepoint", "skb", "sk", "deref", "match", "role", "default", "facts")
+_TRACE_KEYS = ("functions", "tracepoint", "skb", "sk", "deref", "match", "role", "default", "facts", "nft")
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TRACEPOINT = re.compile(r"[A-Za-z0-9_]+:[A-Za-z0-9_]+")
@@ -38,6 +41,7 @@ class Trace:
     match: bool  # packets not yet followed are matched against the filter here
     role: Optional[str]  # one of ROLES
     default: bool  # on unless other traces were asked for
+    nft: Optional[str] = None  # one of NFT
     facts: tuple[tuple[str, str], ...] = ()  # what it tells beyond the packet: names, and paths as in nettrace/facts.py
 
     @property
@@ -152,6 +156,7 @@ class _Reader:
             match=_boolean(fields, "match", False),
             role=fields["role"].choice(ROLES) if "role" in fields else None,
             default=default and _boolean(fields, "default", True),
+            nft=fields["nft"].choice(NFT) if "nft" in fields else None,
             facts=_facts(fields),
         )
         if trace.skb is None and trace.sk is None and trace.functions:
