@@ -100,10 +100,11 @@ def _main(asked: argparse.Namespace) -> int:
     if not asked.print_bpf:
         check(kernel)
     meanings = rules.load(files.RULES, traces)
+    also = {*meanings.tell_trouble, *(trace.name for trace in traces.traces() if trace.nft)}
     selected = selection.choose(
         traces, kernel, trace=asked.trace, exclude=asked.trace_exclude, matcher=asked.trace_matcher,
         free=asked.trace_free, stack=asked.trace_stack, ret=asked.ret, basic=asked.basic,
-        hooks=asked.hooks, also=meanings.tell_trouble if asked.diag else (),
+        hooks=asked.hooks, also=also if asked.diag else (),
         return_at=meanings.need_return if asked.diag else (),
     )  # fmt: skip
     settings = Settings(

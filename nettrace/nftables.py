@@ -88,6 +88,15 @@ def chain(family: str, table: str, name: str, timeout_s: float = 0.4) -> Optiona
     )  # fmt: skip
 
 
+def names(family: str, timeout_s: float = 0.4) -> list[tuple[str, str]]:
+    """All chains of a family, as table and chain."""
+    found = []
+    for answer in request(_GET_CHAIN, FAMILIES[family], dump=True, timeout_s=timeout_s):
+        known = dict(_attributes(answer))
+        found.append((_string(known[_CHAIN_TABLE]), _string(known[_CHAIN_NAME])))
+    return found
+
+
 def rules(family: str, table: str, chain_name: str, timeout_s: float = 0.4) -> list[Rule]:
     """The rules of a chain in their order; none where it is not there."""
     wanted = _attribute(_RULE_TABLE, table) + _attribute(_RULE_CHAIN, chain_name)

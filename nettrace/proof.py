@@ -14,6 +14,7 @@ from . import evidence_sockets as sockets
 from .diagnosis import Finding
 from .event import PORTS_L4, Context, Device, Event, Packet
 from .evidence import Evidence
+from .evidence_firewall import Firewalls
 
 _PROTOCOLS = {socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp"}
 _IPV4, _IPV6 = 0x0800, 0x86DD
@@ -45,6 +46,7 @@ class Prover:
     def __init__(self, own_netns: int, time_s: float) -> None:
         self._own_netns = own_netns
         self._time_s = time_s
+        self._firewalls = Firewalls(own_netns)
 
     def evidence(self, finding: Finding, context: Context) -> list[Evidence]:
         """What the host says of a finding, as far as the time goes."""
@@ -54,10 +56,12 @@ class Prover:
         case = _case(finding, context, device)
         if case is None:
             return []
+        found: list[Evidence] = []
+        if "firewall" in finding.wanted:
+            found += self._firewalls.evidence(finding.event, context.events, device.netns)
         questions = [question for name in finding.wanted for question in _QUESTIONS.get(name, _nothing)(case)]
-        if not questions:
-            return []
-        found = evidence.read(device.netns or self._own_netns, *questions, timeout_s=self._time_s)
+        if questions:
+            found += evidence.read(device.netns or self._own_netns, *questions, timeout_s=self._time_s)
         return list(dict.fromkeys(found))  # as several questions may be answered by the same
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple, Optional
 from . import nftables
 from .nftables import Chain
 
+TOLD_BYTES = 31  # of a name the kernel tells no more
 BUDGET_S = 0.4  # for all of one question; who asks waits a little longer
 CACHED_S = 1.0  # how long an answer is believed without asking whether the ruleset changed
 CACHED_MAX = 256
@@ -90,11 +91,40 @@ def rules(
     generation = nftables.generation(budget_s)
     if generation == known_generation:
         return None
+    if any(_is_cut(name) for name in (table, *(chain for chain, _ in places))):
+        table, places = _whole_names(family, table, places, budget_s)
     reader = _Reader(family, table, deadline)
     found = tuple(reader.rule(*place) for place in places)
     if nftables.generation(budget_s) != generation:
         found = tuple(rule._replace(text="", lacking=CHANGED) if rule.text else rule for rule in found)
     return Answer(generation, found)
+
+
+def _is_cut(name: str) -> bool:
+    return len(name.encode("utf-8", "surrogateescape")) == TOLD_BYTES
+
+
+def _whole_names(
+    family: str, table: str, places: Sequence[tuple[str, int]], budget_s: float
+) -> tuple[str, Sequence[tuple[str, int]]]:
+    """The same table and places by names that the kernel told the beginning of, where only one is meant."""
+    known = nftables.names(family, budget_s)
+    tables = {name for name, _ in known if name == table or (_is_cut(table) and name.startswith(table))}
+    if len(tables) == 1:
+        table = tables.pop()
+    chains = [chain for name, chain in known if name == table]
+    found = []
+    for chain, handle in places:
+        meant = [name for name in chains if name.startswith(chain)] if _is_cut(chain) else [chain]
+        if handle:
+            # A handle is a rule of one chain only.
+            meant = [
+                name
+                for name in meant
+                if len(meant) == 1 or handle in (rule.handle for rule in nftables.rules(family, table, name, budget_s))
+            ]
+        found.append((meant[0] if len(meant) == 1 else chain, handle))
+    return table, found
 
 
 class _Reader:

@@ -299,3 +299,19 @@ def test_a_chain_too_long_for_the_time_is_left_to_the_reader(
     (rule,) = read(chain_of(NFT, "inet", "input"), [8])
     assert rule.lacking == "it takes long to read; try: nft -a -s list chain inet firewall input"
     assert rule.chain is not None
+
+
+def test_names_that_the_kernel_cut_are_completed(
+    replay: Callable[[str, str], Replayed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replay("6.12", "nft")
+    told = "a" * 31
+    there = {told: [], f"{told}-one": [3, 4], f"{told}-two": [5], "other": [6]}
+    monkeypatch.setattr(nftables, "generation", lambda _: 7)
+    monkeypatch.setattr(nftables, "names", lambda *_: [("t", name) for name in there] + [("u", f"{told}-one")])
+    monkeypatch.setattr(nftables, "chain", lambda family, table, name, _: Chain(family, table, name))
+    monkeypatch.setattr(nftables, "rules", lambda _, __, name, ___: [nftables.Rule(n, b"") for n in there[name]])
+    monkeypatch.setattr(ruleset, "run", lambda *_: "")
+    answer = ruleset.rules("inet", "t", [(told, 4), (told, 5), ("other", 6), (told, 0)])
+    assert answer is not None
+    assert [rule.chain.name for rule in answer.rules if rule.chain] == [f"{told}-one", f"{told}-two", "other", told]

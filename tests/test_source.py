@@ -463,7 +463,7 @@ def test_stubs_are_calls_of_macros_with_plain_words(kernels: dict[str, Kernel], 
     names = []
     for line in stubs(text):
         found = re.fullmatch(
-            r"(KPROBE|KPROBE_BY_COOKIE|RETURN|TRACEPOINT|DROP_TRACEPOINT)\((\w+)((?:, [\w| ]+)*)\)", line
+            r"(KPROBE|KPROBE_BY_COOKIE|RETURN|TRACEPOINT|DROP_TRACEPOINT|NFT_\w+)\((\w+)((?:, [\w| ]+)*)\)", line
         )
         assert found is not None, line
         # As many arguments as the macro takes.
@@ -557,10 +557,11 @@ class Changed:
 
     btf: Any
     symbols: Any
+    types_of: Any
 
 
 def without(kernel: Kernel, *missing: str) -> Any:
-    return Changed(NoMember(kernel, *missing), NoSymbol(kernel, *missing))
+    return Changed(NoMember(kernel, *missing), NoSymbol(kernel, *missing), kernel.types_of)
 
 
 @pytest.mark.parametrize(
@@ -617,7 +618,7 @@ class OtherBit(NoMember):
 
 
 def test_a_bit_is_masked_within_its_byte(plans: dict[str, Plan], kernels: dict[str, Kernel]) -> None:
-    kernel: Any = Changed(OtherBit(kernels["6.1"]), kernels["6.1"].symbols)
+    kernel: Any = Changed(OtherBit(kernels["6.1"]), kernels["6.1"].symbols, kernels["6.1"].types_of)
     macros = Preprocessed(render(plans["6.1"], kernel, ALL_ON, NO_FILTER, files.BPF).text).macros
     assert int(macros["OFF_sk_buff__vlan_present"], 0) == 130
     assert int(macros["MASK_sk_buff__vlan_present"], 0) == 0x20

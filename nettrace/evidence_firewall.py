@@ -1,0 +1,96 @@
+"""Evidence from packet filters: the rule that decided, in its author's words, and the rules that led to it."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Callable
+
+from . import inside, ruleset
+from .event import Event
+from .evidence import Evidence
+from .inside import NoAnswer
+from .ruleset import LegacyChain, Rule, Rulesets
+from .verdicts import Decision, decisions
+
+_LEGACY_FAMILIES = {"ipt_do_table": "ip", "ip6t_do_table": "ip6"}
+_SUSPECTS_MAX = 8
+# NF_INET_PRE_ROUTING and so on, as iptables calls the chains there.
+_LEGACY_CHAINS = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
+
+
+class Firewalls:
+    """The packet filters of many namespaces; own_netns: where a packet is whose steps do not tell."""
+
+    def __init__(self, own_netns: int, ask: Callable[..., Any] = inside.ask) -> None:
+        self._own_netns = own_netns
+        self._ask = ask
+        self._rulesets = Rulesets(ask)
+
+    def evidence(self, item: Event, events: Iterable[Event], netns: int) -> Iterator[Evidence]:
+        """Which rule brought about a step, one of a packet's; netns: where the packet was, 0 if unknown."""
+        netns = netns or self._own_netns
+        before = [event for event in events if event.skb == item.skb and event.time_ns <= item.time_ns]
+        if item.trace in _LEGACY_FAMILIES:
+            yield from self._legacy(item, netns)
+            return
+        # The verdicts come behind the step at which the chain is entered.
+        later = [event for event in events if event.skb == item.skb]
+        started = len(decisions(before))
+        if started:
+            yield from self._nftables(decisions(later)[started - 1], netns)
+
+    def _nftables(self, decision: Decision, netns: int) -> Iterator[Evidence]:
+        table = f"table {decision.family} {decision.table}"
+        try:
+            rules = self._rulesets.rules(netns, decision.family, decision.table, decision.places)
+        except NoAnswer as error:
+            chain, handle = decision.places[-1]
+            place = f"rule {handle} of chain {chain}" if handle else f"the policy of chain {decision.base}"
+            yield Evidence("nettrace", f"{place} in {table} decided; its text could not be read: {error}")
+            return
+        *jumps, last = zip(decision.places, rules)
+        yield _decided(decision, table, *last)
+        for (chain, handle), rule in jumps:
+            yield Evidence(rule.tool, f"on the way there, rule {handle} of chain {chain}: {_text(rule)}")
+
+    def _legacy(self, item: Event, netns: int) -> Iterator[Evidence]:
+        table, hook = item.fact("table"), item.fact("hook")
+        if not isinstance(table, str) or not isinstance(hook, int) or hook >= len(_LEGACY_CHAINS):
+            return
+        chain = _LEGACY_CHAINS[hook]
+        try:
+            found = self._ask(netns, ruleset.legacy, _LEGACY_FAMILIES[item.trace], table, chain)
+        except NoAnswer as error:
+            found = LegacyChain("", (), str(error))
+        assert isinstance(found, LegacyChain)
+        yield from _legacy_rules(found, table, chain)
+
+
+def _decided(decision: Decision, table: str, place: tuple[str, int], rule: Rule) -> Evidence:
+    hook = ""
+    if rule.chain is not None and rule.chain.hook:
+        hook = f" (hook {rule.chain.hook}, priority {rule.chain.priority})"
+    if decision.rule is None:
+        policy = f"policy {rule.chain.policy}" if rule.chain is not None else "the policy"
+        return Evidence("nftables", f"no rule decided: {policy} of chain {decision.base}{hook} in {table}")
+    chain, handle = place
+    where = f"rule {handle} of chain {chain}{hook} in {table}" if handle else f"a rule of {table}"
+    return Evidence(rule.tool, f"{where}: {_text(rule)}")
+
+
+def _text(rule: Rule) -> str:
+    words = f" ({' '.join(rule.expressions)})" if rule.expressions else ""
+    return rule.text or f"no text, {rule.lacking}{words}"
+
+
+def _legacy_rules(found: LegacyChain, table: str, chain: str) -> Iterator[Evidence]:
+    source = "iptables-legacy"
+    suspects = [*found.suspects, *([f"-P {chain} {found.policy}"] if found.policy == "DROP" else [])]
+    if found.lacking:
+        yield Evidence(source, f"table {table}, chain {chain}: {found.lacking}")
+    elif len(suspects) == 1:
+        yield Evidence(source, f"table {table}, chain {chain}: only this can drop a packet there: {suspects[0]}")
+    else:
+        yield Evidence(
+            source, f"table {table}, chain {chain}: the kernel does not tell which rule it was, one of {len(suspects)}"
+        )
+        for line in suspects[:_SUSPECTS_MAX]:
+            yield Evidence(source, line)
