@@ -47,9 +47,9 @@ class Firewalls:
             yield Evidence("nettrace", f"{place} in {table} decided; its text could not be read: {error}")
             return
         *jumps, last = zip(decision.places, rules)
-        yield _decided(decision, table, *last)
         for (chain, handle), rule in jumps:
-            yield Evidence(rule.tool, f"on the way there, rule {handle} of chain {chain}: {_text(rule)}")
+            yield Evidence(rule.tool, f"rule {handle} of chain {chain}{_hook(rule)} in {table}: {_text(rule)}")
+        yield _decided(decision, table, *last)
 
     def _legacy(self, item: Event, netns: int) -> Iterator[Evidence]:
         table, hook = item.fact("table"), item.fact("hook")
@@ -65,15 +65,17 @@ class Firewalls:
 
 
 def _decided(decision: Decision, table: str, place: tuple[str, int], rule: Rule) -> Evidence:
-    hook = ""
-    if rule.chain is not None and rule.chain.hook:
-        hook = f" (hook {rule.chain.hook}, priority {rule.chain.priority})"
     if decision.rule is None:
         policy = f"policy {rule.chain.policy}" if rule.chain is not None else "the policy"
-        return Evidence("nftables", f"no rule decided: {policy} of chain {decision.base}{hook} in {table}")
+        return Evidence("nftables", f"no rule decided: {policy} of chain {decision.base}{_hook(rule)} in {table}")
     chain, handle = place
-    where = f"rule {handle} of chain {chain}{hook} in {table}" if handle else f"a rule of {table}"
-    return Evidence(rule.tool, f"{where}: {_text(rule)}")
+    where = f"rule {handle} of chain {chain}{_hook(rule)} in {table}" if handle else f"a rule of {table}"
+    return Evidence(rule.tool, f"{where} decided: {_text(rule)}")
+
+
+def _hook(rule: Rule) -> str:
+    chain = rule.chain
+    return f" (hook {chain.hook}, priority {chain.priority})" if chain is not None and chain.hook else ""
 
 
 def _text(rule: Rule) -> str:
