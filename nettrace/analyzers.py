@@ -4,6 +4,7 @@ import ipaddress
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Optional, Union
 
+from . import verdicts
 from .event import Context, Event
 from .plan import HOOK_FUNCTIONS
 
@@ -49,9 +50,9 @@ def tell(item: Event, reset_reason: Callable[[int], str] = str, symbol: Callable
     if not facts:
         return ()
     told = [
-        _hook(facts), _functions(item, symbol), _table(facts), _qdisc(facts), _route(facts), _size(item, facts),
-        _neighbour(facts), _state(facts), _reset(facts, reset_reason), _memory(facts), _accept_queue(facts),
-        _connection(facts),
+        _hook(facts), _functions(item, symbol), _table(facts), _rule(facts), _qdisc(facts), _route(facts),
+        _size(item, facts), _neighbour(facts), _state(facts), _reset(facts, reset_reason), _memory(facts),
+        _accept_queue(facts), _connection(facts),
     ]  # fmt: skip
     return tuple(each for each in told if each is not None)
 
@@ -125,6 +126,15 @@ def _table(facts: _Facts) -> Optional[Told]:
     hook = _number(facts, "hook")
     where = "" if hook is None or hook >= len(_INET_HOOKS) else f", chain:{_INET_HOOKS[hook]}"
     return Told("table", f"iptables table:{facts['table']}{where}")
+
+
+def _rule(facts: _Facts) -> Optional[Told]:
+    verdict, handle = _number(facts, "verdict"), _number(facts, "handle")
+    if verdict is None or handle is None:
+        return None
+    text = verdicts.verdict_text(verdict)
+    target = f" {facts['target']}" if text in ("jump", "goto") and "target" in facts else ""
+    return Told("rule", f"chain:{facts.get('chain', '')}, handle:{handle}, verdict:{text}{target}")
 
 
 def _qdisc(facts: _Facts) -> Optional[Told]:

@@ -9,6 +9,7 @@ from .event import Event
 _FINAL = {0: "drop", 1: "accept", 2: "stolen", 3: "queue", 4: "repeat", 5: "stop"}
 _JUMP, _GOTO, _RETURN = -3, -4, -5
 _FINAL_MASK = 0xFF
+_OTHERS = {-1: "continue", -2: "break", _JUMP: "jump", _GOTO: "goto", _RETURN: "return"}
 # NFPROTO_*, as nft calls them.
 _FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 
@@ -37,6 +38,12 @@ class Decision(NamedTuple):
     def places(self) -> tuple[tuple[str, int], ...]:
         """The rules in the order that the packet met them, the deciding one last; ruleset.rules() takes them so."""
         return (*self.jumps, self.rule or Place(self.base, 0))
+
+
+def verdict_text(verdict: int) -> str:
+    """A verdict of a rule, as nft calls it."""
+    code = _signed(verdict)
+    return _OTHERS.get(code) or _FINAL.get(code & _FINAL_MASK, str(code))
 
 
 def decisions(events: Iterable[Event]) -> list[Decision]:
@@ -73,7 +80,7 @@ class _Walk:
         if code in (_JUMP, _GOTO):
             self._jumps.append((place, str(event.fact("target"))))
         elif code != _RETURN:
-            self._rule, self._verdict = place, _FINAL.get(code & _FINAL_MASK, str(code))
+            self._rule, self._verdict = place, verdict_text(code)
 
     def decision(self) -> Decision:
         """What came of it."""

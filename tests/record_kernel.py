@@ -38,7 +38,7 @@ STRUCTS = _words(
     ipv6_pinfo tcp_skb_cb net ns_common net_device netdev_queue Qdisc Qdisc_ops softnet_data napi_gro_cb dst_entry
     rtable rt6_info neighbour nf_hook_state nf_hook_entries nf_hook_entry nf_hook_ops xt_table nf_conn
     nf_conntrack_tuple nft_pktinfo nft_chain nft_base_chain nft_table nft_rule nft_rule_dp nft_rule_blob nft_expr
-    nft_traceinfo nft_verdict nft_immediate_expr
+    nft_traceinfo nft_verdict nft_immediate_expr rhltable
     request_sock inet_request_sock tcp_request_sock inet_timewait_sock tcp_timewait_sock fib_info fib6_info
     fib_nh_common tcf_proto tcf_proto_ops xdp_buff bpf_prog bpf_prog_aux nf_nat_range2 nft_pktinfo nft_regs
     xt_action_param xt_table_info jiffies timer_list sk_psock udphdr minmax minmax_sample listen_sock request_sock_queue
@@ -75,7 +75,9 @@ MODULES = _words(
     act_police act_sample act_simple act_skbedit act_skbmod act_tunnel_key act_vlan
     cls_basic cls_bpf cls_cgroup cls_flow cls_flower cls_fw cls_matchall cls_route cls_u32
     sch_cake sch_codel sch_fq sch_fq_codel sch_hfsc sch_htb sch_netem sch_prio sch_red sch_sfq sch_taprio sch_tbf
-    nf_conntrack nf_conntrack_bridge nf_nat nf_tables nft_chain_nat nft_fwd_netdev nf_flow_table nf_defrag_ipv6
+    nf_conntrack nf_conntrack_bridge nf_nat nf_tables nft_chain_nat nft_compat nft_fwd_netdev
+    nft_masq nft_nat nft_queue nft_redir nft_reject_inet nft_reject_netdev nft_synproxy nft_tproxy nft_reject_bridge
+    nf_flow_table nf_defrag_ipv6
     nf_dup_ipv4 nf_dup_ipv6 nf_reject_ipv4 nf_reject_ipv6 nf_synproxy_core ip_vs ip_vs_rr
     iptable_filter iptable_nat ip6table_filter arptable_filter ebtable_filter
     """

@@ -4,6 +4,8 @@ from typing import Union
 
 import pytest
 
+from nettrace import analyzers
+from nettrace.analyzers import Told
 from nettrace.event import Device, Event, Packet
 from nettrace.verdicts import Place, decisions
 
@@ -83,3 +85,8 @@ def test_a_rule_that_was_not_found() -> None:
 
 def test_other_facts_are_left_alone() -> None:
     assert decisions([step("qdisc_enqueue", handle=1), step("ipt_do_table", table="filter", hook=1)]) == []
+
+
+def test_a_step_says_which_rule_it_was() -> None:
+    assert analyzers.tell(says("a", 5, JUMP, "b")) == (Told("rule", "chain:a, handle:5, verdict:jump b"),)
+    assert analyzers.tell(says("b", 6, DROP, "junk")) == (Told("rule", "chain:b, handle:6, verdict:drop"),)

@@ -121,7 +121,7 @@ def test_the_rule_that_decided(listing_and_packets: tuple[str, dict[str, list[Pa
             r"rule (\d+) of chain (\S+)( \(hook [^)]*\))? in table (ip filter|inet fw)( decided)?: ", line
         )
         assert match is not None, line
-        assert match[2] == chain and line.endswith(text), line
+        assert match[2] == chain and line.endswith((f"{text} (nft)", f"{text} (iptables)")), line
         # Several tables have a chain of that name.
         assert int(match[1]) in handles(listing, chain)
     assert " decided: " in lines[-1]
