@@ -280,7 +280,7 @@ def _function(
     )
     nft_types = kernel.types_of(layouts.NFT_CORE)
     nft = trace.nft
-    if nft is not None and layouts.nft_offsets(nft_types) is not None:
+    if nft is not None and wishes.facts and layouts.nft_offsets(nft_types) is not None:
         if nft != "chain":
             trace = replace(trace, facts=NFT_FACTS)
             if prototype is not None:
