@@ -16,8 +16,11 @@
 
 /* More than a base chain and NFT_JUMP_STACK_SIZE jumps from it. */
 #define NFT_CHAINS 32
-/* Of longer chains, rules further on are not found: their handle is told as 0. */
-#define NFT_RULES_MAX 4096
+/*
+ * Of longer chains, rules further on are not found: their handle is told as 0. The
+ * verifier goes through all rounds of a loop, and its work grows with their square.
+ */
+#define NFT_RULES_MAX 1024
 
 /* What the facts of a verdict are read from, beyond the arguments of the function (NFT_PARAMS in nettrace/plan.py). */
 #define NFT_ARGUMENT_CHAIN 3

@@ -69,8 +69,10 @@ def _decided(decision: Decision, table: str, place: tuple[str, int], rule: Rule)
         policy = f"policy {rule.chain.policy}" if rule.chain is not None else "the policy"
         return Evidence("nftables", f"no rule decided: {policy} of chain {decision.base}{_hook(rule)} in {table}")
     chain, handle = place
-    where = f"rule {handle} of chain {chain}{_hook(rule)} in {table}" if handle else f"a rule of {table}"
-    return Evidence(rule.tool, f"{where} decided: {_text(rule)}")
+    if not handle:
+        where = f"chain {chain}, behind the first 1024," if chain else "a chain that was not found"
+        return Evidence("nftables", f"a rule of {where} in {table} decided: {decision.verdict}")
+    return Evidence(rule.tool, f"rule {handle} of chain {chain}{_hook(rule)} in {table} decided: {_text(rule)}")
 
 
 def _hook(rule: Rule) -> str:

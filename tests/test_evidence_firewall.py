@@ -78,6 +78,13 @@ def test_of_several_base_chains_the_one_before_the_end() -> None:
     assert host.asked[-1][2:5] == ("inet", "fw", (("user", 5),))
 
 
+def test_a_rule_that_was_not_found() -> None:
+    host = Host(Answer(7, (Rule(0, INPUT, ""),)))
+    far = step("nft_immediate_eval", 12, chain="input", handle=0, verdict=0)
+    (only,) = found(host, ENTERED, ENTERED, far)
+    assert only.text == "a rule of chain input, behind the first 1024, in table inet fw decided: drop"
+
+
 def test_what_cannot_be_read_is_said() -> None:
     host = Host(NoAnswer("not within 0.5 s"))
     (only,) = found(host, ENTERED, ENTERED, DROPPED)
