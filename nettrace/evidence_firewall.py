@@ -1,28 +1,35 @@
 """Evidence from packet filters: the rule that decided, in its author's words, and the rules that led to it."""
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any, Callable
 
 from . import inside, ruleset
 from .event import Event
 from .evidence import Evidence
-from .inside import NoAnswer
+from .inside import TIMEOUT_S, NoAnswer
 from .ruleset import LegacyChain, Rule, Rulesets
 from .verdicts import Decision, decisions
 
 _LEGACY_FAMILIES = {"ipt_do_table": "ip", "ip6t_do_table": "ip6"}
+# Of the time for an answer, what the programs may take that are asked; the rest is for the child itself.
+_SHARE = 0.8
 _SUSPECTS_MAX = 8
 # NF_INET_PRE_ROUTING and so on, as iptables calls the chains there.
 _LEGACY_CHAINS = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
 
 
 class Firewalls:
-    """The packet filters of many namespaces; own_netns: where a packet is whose steps do not tell."""
+    """The packet filters of many namespaces.
 
-    def __init__(self, own_netns: int, ask: Callable[..., Any] = inside.ask) -> None:
+    own_netns: where a packet is whose steps do not tell. time_s: how long a question may take.
+    """
+
+    def __init__(self, own_netns: int, time_s: float = TIMEOUT_S, ask: Callable[..., Any] = inside.ask) -> None:
         self._own_netns = own_netns
-        self._ask = ask
-        self._rulesets = Rulesets(ask)
+        self._time_s = time_s
+        self._ask = partial(ask, timeout_s=time_s)
+        self._rulesets = Rulesets(self._ask, budget_s=time_s * _SHARE)
 
     def evidence(self, item: Event, events: Iterable[Event], netns: int) -> Iterator[Evidence]:
         """Which rule brought about a step, one of a packet's; netns: where the packet was, 0 if unknown."""
@@ -57,7 +64,7 @@ class Firewalls:
             return
         chain = _LEGACY_CHAINS[hook]
         try:
-            found = self._ask(netns, ruleset.legacy, _LEGACY_FAMILIES[item.trace], table, chain)
+            found = self._ask(netns, ruleset.legacy, _LEGACY_FAMILIES[item.trace], table, chain, self._time_s * _SHARE)
         except NoAnswer as error:
             found = LegacyChain("", (), str(error))
         assert isinstance(found, LegacyChain)

@@ -46,7 +46,7 @@ class Prover:
     def __init__(self, own_netns: int, time_s: float) -> None:
         self._own_netns = own_netns
         self._time_s = time_s
-        self._firewalls = Firewalls(own_netns)
+        self._firewalls = Firewalls(own_netns, time_s)
 
     def evidence(self, finding: Finding, context: Context) -> list[Evidence]:
         """What the host says of a finding, as far as the time goes."""

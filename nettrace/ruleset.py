@@ -274,11 +274,18 @@ def _suspects(lines: Sequence[str], chain_name: str) -> LegacyChain:
 class Rulesets:
     """Rules of many namespaces, remembered for the run.
 
-    ask: runs a function with arguments in a namespace, as inside.ask() does.
+    ask: runs a function with arguments in a namespace, as inside.ask() does. budget_s: what these get of its time.
     """
 
-    def __init__(self, ask: Callable[..., Optional[Answer]], *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        ask: Callable[..., Optional[Answer]],
+        *,
+        budget_s: float = BUDGET_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._ask = ask
+        self._budget_s = budget_s
         self._clock = clock
         self._answers: dict[tuple[object, ...], tuple[float, Answer]] = {}
 
@@ -289,7 +296,7 @@ class Rulesets:
         now = self._clock()
         if answer is None or now - asked >= CACHED_S:
             generation = None if answer is None else answer.generation
-            answer = self._ask(netns, rules, family, table, tuple(places), generation) or answer
+            answer = self._ask(netns, rules, family, table, tuple(places), generation, self._budget_s) or answer
             asked = now
         if answer is None:
             return ()

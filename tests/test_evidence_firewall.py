@@ -13,6 +13,7 @@ from nettrace.nftables import Chain
 from nettrace.ruleset import Answer, LegacyChain, Rule
 
 PACKET = Packet(84, 0, 0x0800, 1, 0, 0, 84, b"\x0a\0\0\1", b"\x0a\0\0\2", bytes(16))
+TIME_S = 10.0
 NETNS, OWN = 0xF0000001, 0xF0000002
 JUMP = (1 << 32) - 3
 INPUT = Chain("inet", "fw", "input", "filter", "input", -1, "drop")
@@ -35,7 +36,8 @@ class Host:
         self.answer = answer
         self.asked: list[tuple[object, ...]] = []
 
-    def ask(self, netns: int, question: object, *arguments: object) -> Any:
+    def ask(self, netns: int, question: object, *arguments: object, timeout_s: float) -> Any:
+        assert timeout_s == TIME_S
         self.asked.append((netns, question, *arguments))
         if isinstance(self.answer, Exception):
             raise self.answer
@@ -43,7 +45,7 @@ class Host:
 
 
 def found(host: Host, item: Event, *events: Event, netns: int = NETNS) -> list[Evidence]:
-    return list(Firewalls(OWN, host.ask).evidence(item, events, netns))
+    return list(Firewalls(OWN, TIME_S, host.ask).evidence(item, events, netns))
 
 
 def test_the_rule_and_those_that_led_to_it() -> None:
@@ -55,7 +57,7 @@ def test_the_rule_and_those_that_led_to_it() -> None:
     ]
     for item in (ENTERED, DROPPED, GONE):
         assert found(host, item, ENTERED, JUMPED, DROPPED, GONE) == expected
-        assert host.asked[-1] == (NETNS, ruleset.rules, "inet", "fw", (("input", 4), ("user", 5)), None)
+        assert host.asked[-1] == (NETNS, ruleset.rules, "inet", "fw", (("input", 4), ("user", 5)), None, 8.0)
 
 
 def test_the_policy() -> None:
@@ -103,7 +105,7 @@ def test_the_rules_of_legacy_iptables() -> None:
     host = Host(LegacyChain("ACCEPT", ("-A INPUT -j DROP",)))
     (only,) = found(host, item, item)
     assert only.text == "table filter, chain INPUT: only this can drop a packet there: -A INPUT -j DROP"
-    assert host.asked == [(NETNS, ruleset.legacy, "ip", "filter", "INPUT")]
+    assert host.asked == [(NETNS, ruleset.legacy, "ip", "filter", "INPUT", 8.0)]
     host = Host(LegacyChain("DROP", ("-A INPUT -j DROP",)))
     texts = [one.text for one in found(host, item, item)]
     assert texts == [

@@ -267,10 +267,10 @@ def test_answers_are_remembered_until_the_ruleset_changed() -> None:
         return rulesets.rules(1, "ip", "filter", [("INPUT", 4)])[0].text
 
     assert [text(), text()] == ["rule 7", "rule 7"]
-    assert namespaces.asked == [(1, "ip", "filter", (("INPUT", 4),), None)]
+    assert namespaces.asked == [(1, "ip", "filter", (("INPUT", 4),), None, ruleset.BUDGET_S)]
     now[0] = 2.0
     assert [text(), text()] == ["rule 7", "rule 7"]
-    assert namespaces.asked[1:] == [(1, "ip", "filter", (("INPUT", 4),), 7)]
+    assert namespaces.asked[1:] == [(1, "ip", "filter", (("INPUT", 4),), 7, ruleset.BUDGET_S)]
     now[0] = 4.0
     assert text() == "rule 8"
 
