@@ -35,6 +35,7 @@
 #define AF_INET 2
 #define AF_INET6 10
 #define TCP_TIME_WAIT 6
+#define TCP_LISTEN 10
 #define TCP_NEW_SYN_RECV 12
 
 #define HEADER_UNSET 0xffff
@@ -305,22 +306,20 @@ static __always_inline bool parse_arp(const struct place *place, struct packet *
 	return true;
 }
 
-/*
- * A segment on its way down has no header yet: its socket knows the addresses.
- * TCP's own header may be there already: then l4 is its place.
- */
-static __always_inline bool parse_socket(void *skb, void *sk, const struct place *place, struct packet *packet, u32 *l4)
+/* A request or a socket in TIME_WAIT is a smaller struct than a sock: it only begins as one. */
+static __always_inline bool is_whole_socket(const void *sk)
 {
-	u16 family, transport;
-	u8 state;
+	u8 state = READ(u8, sk, OFF_sock__skc_state);
+
+	return state != TCP_TIME_WAIT && state != TCP_NEW_SYN_RECV;
+}
+
+/* What a socket that may be a smaller struct knows of addresses; false: it is not one of IP. */
+static __always_inline bool read_addresses(const void *sk, struct packet *packet)
+{
+	u16 family = READ(u16, sk, OFF_sock__skc_family);
 	u32 mapped[3] = {};
 
-	if (!sk)
-		return false;
-	family = READ(u16, sk, OFF_sock__skc_family);
-	state = READ(u8, sk, OFF_sock__skc_state);
-	if (state == TCP_TIME_WAIT || state == TCP_NEW_SYN_RECV)
-		return false;	/* smaller structs than a sock */
 	if (family == AF_INET6) {
 		bpf_probe_read_kernel(mapped, sizeof(mapped), (void *)((u64)sk + OFF_sock__skc_v6_daddr));
 		if (!mapped[0] && !mapped[1] && mapped[2] == 0xffff0000)
@@ -337,8 +336,31 @@ static __always_inline bool parse_socket(void *skb, void *sk, const struct place
 	} else {
 		return false;
 	}
-	packet->l4_protocol = READ(u16, sk, OFF_sock__sk_protocol);
 	packet->flags |= PACKET_FROM_SOCKET;
+	return true;
+}
+
+/* Likewise of ports. */
+static __always_inline void read_ports(const void *sk, struct packet *packet)
+{
+	u16 port = READ(u16, sk, OFF_sock__skc_num);
+
+	*(u16 *)packet->l4 = ntohs(port);
+	*(u16 *)(packet->l4 + 2) = READ(u16, sk, OFF_sock__skc_dport);
+	packet->flags |= PACKET_HAS_L4;
+}
+
+/*
+ * A segment on its way down has no header yet: its socket knows the addresses.
+ * TCP's own header may be there already: then l4 is its place.
+ */
+static __always_inline bool parse_socket(void *skb, void *sk, const struct place *place, struct packet *packet, u32 *l4)
+{
+	u16 transport;
+
+	if (!sk || !is_whole_socket(sk) || !read_addresses(sk, packet))
+		return false;
+	packet->l4_protocol = READ(u16, sk, OFF_sock__sk_protocol);
 	transport = READ(u16, skb, OFF_sk_buff__transport_header);
 	if (transport != HEADER_UNSET)
 		*l4 = transport;
@@ -348,14 +370,9 @@ static __always_inline bool parse_socket(void *skb, void *sk, const struct place
 /* Ports from the socket, sequence numbers and flags from TCP's control block. */
 static __always_inline void copy_l4_of_socket(void *skb, void *sk, struct packet *packet)
 {
-	u16 port;
-
 	if (packet->l4_protocol != IPPROTO_TCP && packet->l4_protocol != IPPROTO_UDP)
 		return;
-	port = READ(u16, sk, OFF_sock__skc_num);
-	*(u16 *)packet->l4 = ntohs(port);
-	*(u16 *)(packet->l4 + 2) = READ(u16, sk, OFF_sock__skc_dport);
-	packet->flags |= PACKET_HAS_L4;
+	read_ports(sk, packet);
 	if (packet->l4_protocol == IPPROTO_TCP) {
 		*(u32 *)(packet->l4 + 4) = ntohl(READ(u32, skb, OFF_sk_buff__cb + OFF_tcp_skb_cb__seq));
 		*(u32 *)(packet->l4 + 8) = ntohl(READ(u32, sk, OFF_tcp_sock__rcv_nxt));

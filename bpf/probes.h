@@ -262,7 +262,7 @@ static __always_inline void unread_drop(void *ctx, u64 skb, u64 location, u32 re
 	}
 #endif
 
-#ifdef FOLLOW
+#if defined(FOLLOW) || defined(SOCKETS)
 #define RETURN(name, most)                                                     \
 	int name(struct pt_regs *ctx)                                          \
 	{                                                                      \

@@ -55,10 +55,17 @@ static __always_inline bool fill_device_of_socket(struct device *device, const s
 }
 
 #ifdef WITH_DETAIL
-static __always_inline void fill_detail(struct detail *detail, const struct hit *hit)
+/* By which the programs that have it open can be found; 0: none has. */
+static __always_inline u64 inode_of_socket(const void *sk)
 {
-	u64 task = bpf_get_current_pid_tgid(), sk, socket;
-	u8 state;
+	u64 socket = READ(u64, sk, OFF_sock__sk_socket);
+
+	return is_kernel_pointer(socket) ? READ(u64, socket, OFF_socket_alloc__inode - OFF_socket_alloc__socket) : 0;
+}
+
+static __always_inline void fill_task(struct detail *detail)
+{
+	u64 task = bpf_get_current_pid_tgid();
 
 	__builtin_memset(detail, 0, sizeof(*detail));	/* the log is used again after it was sent */
 	detail->kind = KIND_DETAIL;
@@ -67,19 +74,20 @@ static __always_inline void fill_detail(struct detail *detail, const struct hit 
 	detail->pid = (u32)task;
 	detail->tgid = task >> 32;
 	bpf_get_current_comm(detail->comm, sizeof(detail->comm));
+}
+
+static __always_inline void fill_detail(struct detail *detail, const struct hit *hit)
+{
+	u64 sk;
+
+	fill_task(detail);
 	detail->mark = READ(u32, hit->skb, OFF_sk_buff__mark);
 	detail->length = READ(u32, hit->skb, OFF_sk_buff__len);
 	sk = READ(u64, hit->skb, OFF_sk_buff__sk);
 	if (!sk)
 		sk = (u64)hit->sk;
-	if (!sk)
-		return;
-	state = READ(u8, sk, OFF_sock__skc_state);
-	if (state == TCP_TIME_WAIT || state == TCP_NEW_SYN_RECV)
-		return;		/* smaller structs than a sock */
-	socket = READ(u64, sk, OFF_sock__sk_socket);
-	if (is_kernel_pointer(socket))
-		detail->socket = READ(u64, socket, OFF_socket_alloc__inode - OFF_socket_alloc__socket);
+	if (sk && is_whole_socket((void *)sk))
+		detail->socket = inode_of_socket((void *)sk);
 }
 #endif
 
@@ -480,6 +488,8 @@ static __always_inline void call_ends(void *ctx, u64 value, u64 key, const u32 m
 #endif
 }
 
+#elif defined(SOCKETS)
+/* Nothing: sockets have a file of their own. */
 #else /* each hit by itself */
 
 BPF_PERCPU_ARRAY(scratch, struct tracked_bytes, PLACES);

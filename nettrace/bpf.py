@@ -98,6 +98,14 @@ class Session:
         items = ((_DROP_KEY.unpack(key), value) for key, value in self._maps["drops"].items())
         return {(reason, location): sum(_numbers(value)) for (location, reason), value in items}
 
+    def value(self, name: str, index: int) -> bytes:
+        """An array's value; of a per-CPU array, those of all CPUs one after the other."""
+        return self._maps[name].lookup(_U32.pack(index)) or b""
+
+    def entries(self, name: str) -> Iterator[tuple[bytes, bytes]]:
+        """The keys and values of a hash."""
+        return self._maps[name].items()
+
     def stop_matching(self) -> None:
         """No packet is taken up any more; those followed already still are."""
         self._maps["ending"].update(_U32.pack(0), _U32.pack(1))

@@ -7,8 +7,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Optional, Protocol
@@ -34,12 +35,14 @@ from . import (
 )
 from .errors import BpfError, KernelError, NettraceError, UsageError
 from .filters import PacketFilter
+from .histogram import Histogram
 from .kernel import Kernel, check, check_user
 from .plan import Plan, Skipped
 from .rules import Rules
 from .run import Run, wall_offset_ns
 from .selection import Selection
 from .sinks import Display, DropTable, Summary
+from .sockets import peer_of, peers_text, rtt_text
 from .source import Settings, Source
 
 if TYPE_CHECKING:
@@ -49,6 +52,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("nettrace")
 
 INTERRUPTED = 130
+# How many peers --rtt-by-peer tells apart; what there are more is counted.
+PEERS_MAX = 1024
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -91,12 +96,18 @@ def _main(asked: argparse.Namespace) -> int:
         return 0
     if asked.drop:
         return _drop(asked, traces, kernel, packet_filter)
+    if asked.rtt:
+        return _rtt(asked, traces, kernel, packet_filter)
+    if not asked.sock and (packet_filter.srtt_us or packet_filter.min_rtt_us):
+        raise UsageError("--filter-srtt and --filter-minrtt are about sockets: give --sock, --rtt or --rtt-detail too")
     narrowed = asked.trace is not None and "all" not in [word.strip() for word in asked.trace.split(",")]
     if packet_filter.is_empty and not narrowed and asked.count is None and not asked.force:
         raise UsageError(
             "tracing every packet of the host would slow it down: give a filter (-p, --addr, --port, ...), "
             "traces (-t), a count (-c), or --force"
         )
+    if asked.sock:
+        return _sock(asked, traces, kernel, packet_filter)
     if not asked.print_bpf:
         check(kernel)
     meanings = rules.load(files.RULES, traces)
@@ -124,6 +135,79 @@ def _main(asked: argparse.Namespace) -> int:
     return _run(asked, kernel, selected, what, settings, packet_filter, multi, program, meanings)
 
 
+def _sock(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel, packet_filter: PacketFilter) -> int:
+    """--sock and --rtt-detail: hits of functions that take a socket."""
+    if not asked.print_bpf:
+        check(kernel)
+    selected = selection.choose_sockets(
+        traces, kernel, trace=asked.trace, exclude=asked.trace_exclude, stack=asked.trace_stack
+    )
+    multi = _multi(asked.backend, kernel)
+    what = plan.make_sockets(selected.traces, kernel, selected.wishes, cookies=multi)
+    if asked.rtt_detail:
+        _check_rtt(what)
+    settings = Settings(
+        follow=False,
+        ringbuf=kernel.features.ringbuf and not asked.perf_buffer,
+        detail=asked.detail or not {"cpu", "pid", "mark"}.isdisjoint(asked.columns),
+        count_hits=asked.func_stats,
+        sockets=True,
+        tracked_max=1,
+    )
+    program = source.render(what, kernel, settings, packet_filter, files.BPF)
+    if asked.print_bpf:
+        sys.stdout.write(program.text)
+        return 0
+    meanings = rules.load(files.RULES, traces)
+    return _run(asked, kernel, selected, what, settings, packet_filter, multi, program, meanings)
+
+
+def _rtt(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel, packet_filter: PacketFilter) -> int:
+    """--rtt: round trips, counted in the kernel."""
+    if not asked.print_bpf:
+        check(kernel)
+    selected = selection.choose_sockets(traces, kernel, trace=plan.RTT_FUNCTION)
+    multi = _multi(asked.backend, kernel)
+    what = plan.make_sockets(selected.traces, kernel, cookies=multi)
+    _check_rtt(what)
+    settings = Settings(
+        follow=False,
+        ringbuf=kernel.features.ringbuf and not asked.perf_buffer,
+        sockets=True,
+        count_rtt=True,
+        peers_max=PEERS_MAX if asked.rtt_by_peer else 0,
+        tracked_max=1,
+        ringbuf_pages=1,
+    )
+    program = source.render(what, kernel, settings, packet_filter, files.BPF)
+    if asked.print_bpf:
+        sys.stdout.write(program.text)
+        return 0
+    meanings = rules.load(files.RULES, traces)
+    return _run(
+        asked, kernel, selected, what, settings, packet_filter, multi, program, meanings,
+        table=lambda session: _rtt_table(session, by_peer=asked.rtt_by_peer),
+    )  # fmt: skip
+
+
+def _check_rtt(what: Plan) -> None:
+    """Raises KernelError if round trips cannot be read."""
+    if any(probe.program.kind == "function_return" for probe in what.probes):
+        return
+    reason = what.skipped[0].reason if what.skipped else "its arguments are not those that nettrace knows"
+    raise KernelError(f"this kernel does not tell of round trips: {plan.RTT_FUNCTION}: {reason}")
+
+
+def _rtt_table(session: "Session", *, by_peer: bool) -> str:
+    values = [session.value("rtt_histograms", number) for number in range(len(source.RTT_HISTOGRAMS))]
+    text = rtt_text([Histogram.from_bytes(value) for value in values])
+    if by_peer:
+        peers = session.entries("rtt_peers")
+        crowded_out = sum(counters["crowded_out"] for counters in session.counters())
+        text += "\n" + peers_text([(*peer_of(key), Histogram.from_bytes(value)) for key, value in peers], crowded_out)
+    return text
+
+
 def _check_matching(what: Plan, selected: Selection) -> None:
     """Raises KernelError if no packet could ever be seen."""
     matching = selected.wishes.match_at or ()
@@ -135,6 +219,7 @@ def _check_matching(what: Plan, selected: Selection) -> None:
 def _run(
     asked: argparse.Namespace, kernel: Kernel, selected: Selection, what: Plan, settings: Settings,
     packet_filter: PacketFilter, multi: bool, program: Source, meanings: Rules,
+    table: Optional[Callable[["Session"], str]] = None,
 ) -> int:  # fmt: skip
     from .bpf import Session
 
@@ -164,7 +249,7 @@ def _run(
     with Session(programs, program.values, what, settings, multi) as session:
         run = Run(
             session, kernel, what, settings, sink, count=asked.count, join_clones=not asked.trace_noclone,
-            min_latency_ns=packet_filter.min_latency_ns,
+            min_latency_ns=packet_filter.min_latency_ns, table=None if table is None else partial(table, session),
         )  # fmt: skip
         return _attend(session, run, what, verbose=asked.verbose, started=started)
 
@@ -274,6 +359,7 @@ def _filter(asked: argparse.Namespace) -> PacketFilter:
         saddr=asked.saddr, daddr=asked.daddr, addr=asked.addr, sport=asked.sport, dport=asked.dport, port=asked.port,
         proto=asked.proto, tcp_flags=asked.tcp_flags, pkt_len=asked.pkt_len, pid=asked.pid, comm=asked.comm,
         netns=namespace, iface=asked.iface, mark=asked.mark, expression=asked.expression, inner=asked.inner,
+        filter_srtt=asked.filter_srtt, filter_minrtt=asked.filter_minrtt,
         min_latency=asked.min_latency, rate_limit=asked.rate_limit,
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ from typing import Optional, Union
 
 from . import event
 from .errors import StreamError
-from .event import Detail, Device, Drop, Event, Packet, Record, Return
+from .event import Detail, Device, Drop, Event, Packet, Record, Return, Socket
 from .facts import Fact
 
 _IPV4_FAMILY = (0x0800, 0x0806, 0x8035)
@@ -24,6 +24,7 @@ _ITEM_SLOTS = {
     event.DROP: event.DROP_ITEM.size // event.SLOT_BYTES,
     event.RETURN: event.RETURN_ITEM.size // event.SLOT_BYTES,
     event.STACK: event.STACK_ITEM.size // event.SLOT_BYTES,
+    event.SOCKET: event.SOCKET_ITEM.size // event.SLOT_BYTES,
 }
 
 
@@ -113,6 +114,8 @@ class Decoder:
                 raise StreamError("what a step tells comes before any step")
             elif kind == event.DETAIL:
                 events[-1] = events[-1]._replace(detail=_detail(raw, at))
+            elif kind == event.SOCKET:
+                events[-1] = events[-1]._replace(socket=_socket(raw, at))
             elif kind == event.STACK:
                 events[-1] = events[-1]._replace(stack=_stack(raw, at))
             elif kind == event.DROP:
@@ -186,6 +189,32 @@ def _device(raw: bytes, at: int) -> Device:
 def _detail(raw: bytes, at: int) -> Detail:
     pid, tgid, mark, cpu, _, _, comm, socket, length, _ = event.DETAIL_ITEM.struct.unpack_from(raw, at)
     return Detail(cpu, pid, tgid, _c_string(comm), mark, length, socket)
+
+
+def _socket(raw: bytes, at: int) -> Socket:
+    (
+        packets_out, retrans_out, unacked, _, _, _, timer_ns, wmem, rmem, rtt_us, srtt_us, rtt_min_us, state, ca_state,
+        timer, flags,
+    ) = event.SOCKET_ITEM.struct.unpack_from(raw, at)  # fmt: skip
+    return Socket(
+        state=state,
+        whole=bool(flags & event.WHOLE),
+        ca_state=ca_state,
+        packets_out=packets_out,
+        retrans_out=retrans_out,
+        unacked=unacked,
+        wmem=wmem,
+        rmem=rmem,
+        timer=timer if flags & event.HAS_TIMER else None,
+        timer_ns=timer_ns - (timer_ns >> 63 << 64),
+        rtt_us=_measured(rtt_us),
+        srtt_us=_measured(srtt_us),
+        rtt_min_us=_measured(rtt_min_us),
+    )
+
+
+def _measured(us: int) -> Optional[int]:
+    return None if us == event.NO_RTT else us
 
 
 def _stack(raw: bytes, at: int) -> tuple[int, ...]:

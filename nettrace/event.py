@@ -25,6 +25,7 @@ DEVICE = 7
 RETURN = 8
 STACK = 9
 FACTS = 10
+SOCKET = 11  # the state of the socket that a hit is about
 
 # Flags of a record.
 FREED = 1 << 0  # the skb was freed: no more will come of it
@@ -37,6 +38,11 @@ STACK_FRAMES = 32
 FACT_WORDS = 12  # at most, of one step
 
 NO_REASON = 0xFFFFFFFF  # the drop reason where the kernel gives none
+NO_RTT = 0xFFFFFFFF  # no round trip was measured
+
+# Flags of a socket.
+WHOLE = 1 << 0  # a sock; requests and sockets in TIME_WAIT are smaller structs, and tell a state and nothing else
+HAS_TIMER = 1 << 1  # it waits for a timer
 
 # Flags of a packet.
 HAS_L4 = 1 << 0  # ports, ICMP type and so on were read
@@ -69,6 +75,7 @@ COUNTERS = (
     "calls_lost",  # calls whose return will not be told, for want of room
     "normal_frees",  # reported as drops, though the packet has served its purpose
     "uncounted",  # drops that the table of --drop-stat had no room for
+    "crowded_out",  # samples of peers that the table of peers had no room for
 )
 
 _C_FORMATS = {"u8": "B", "u16": "H", "u32": "I", "u64": "Q"}
@@ -209,9 +216,29 @@ FACTS_ITEM = Layout(
     ("u8", "slots", 1),  # that the words of this set need
     ("u64", "words", FACT_WORDS),
 )
+SOCKET_ITEM = Layout(
+    "socket_state",
+    ("u32", "packets_out", 1),
+    ("u32", "retrans_out", 1),
+    ("u32", "unacked", 1),  # bytes
+    ("u16", "unused", 1),
+    ("u8", "kind", 1),
+    ("u8", "slots", 1),
+    ("u64", "timer_ns", 1),  # until the timer expires, signed
+    ("u32", "wmem", 1),  # bytes that wait to be sent, or to be acknowledged
+    ("u32", "rmem", 1),  # and to be read
+    ("u32", "rtt_us", 1),  # the sample that the hit is about
+    ("u32", "srtt_us", 1),  # smoothed
+    ("u32", "rtt_min_us", 1),
+    ("u8", "state", 1),
+    ("u8", "ca_state", 1),
+    ("u8", "timer", 1),
+    ("u8", "flags", 1),
+)
 
 LAYOUTS = (
     RECORD, STEP_ITEM, PACKET_ITEM, DEVICE_ITEM, DETAIL_ITEM, DROP_ITEM, RETURN_ITEM, STACK_ITEM, FACTS_ITEM,
+    SOCKET_ITEM,
 )  # fmt: skip
 _CONSTANTS = {
     "SLOT_BYTES": SLOT_BYTES,
@@ -227,12 +254,16 @@ _CONSTANTS = {
     "KIND_STACK": STACK,
     "KIND_FACTS": FACTS,
     "FACT_WORDS": FACT_WORDS,
+    "KIND_SOCKET": SOCKET,
     "STACK_FRAMES": STACK_FRAMES,
     "RECORD_FREED": FREED,
     "RECORD_SINGLE": SINGLE,
     "RECORD_DELIVERED": DELIVERED,
     "RECORD_RETURNED": RETURNED,
     "NO_REASON": NO_REASON,
+    "NO_RTT": NO_RTT,
+    "SOCKET_WHOLE": WHOLE,
+    "SOCKET_HAS_TIMER": HAS_TIMER,
     "PACKET_HAS_L4": HAS_L4,
     "PACKET_FRAGMENT": FRAGMENT,
     "PACKET_FROM_SOCKET": FROM_SOCKET,
@@ -304,6 +335,24 @@ class Return(NamedTuple):
     value: int  # unsigned 64 bits
 
 
+class Socket(NamedTuple):
+    """The state of a socket at a hit; of one that is not whole, nothing but `state` is known."""
+
+    state: int
+    whole: bool
+    ca_state: int = 0  # of TCP, as are the next three
+    packets_out: int = 0
+    retrans_out: int = 0
+    unacked: int = 0  # bytes
+    wmem: int = 0
+    rmem: int = 0
+    timer: Optional[int] = None  # which one, as the kernel numbers them; None: it waits for none
+    timer_ns: int = 0  # until it expires; below 0: it is late
+    rtt_us: Optional[int] = None  # the sample that the hit is about
+    srtt_us: Optional[int] = None
+    rtt_min_us: Optional[int] = None
+
+
 class Event(NamedTuple):
     """One hit of a probe by one skb."""
 
@@ -318,6 +367,7 @@ class Event(NamedTuple):
     stack: tuple[int, ...] = ()  # code addresses, the innermost first
     returned: Optional[Return] = None
     facts: tuple[tuple[str, Union[int, str]], ...] = ()  # what else the trace tells, see tracer.yaml
+    socket: Optional[Socket] = None  # the hit is about a socket: `packet` holds its addresses, `skb` where it is
 
     def fact(self, name: str) -> Union[int, str, None]:
         """What the fact of this name says; None if the trace does not tell it here."""

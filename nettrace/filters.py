@@ -80,6 +80,7 @@ _TCP_FLAGS = {"S": 0x02, "A": 0x10, "P": 0x08, "R": 0x04, "F": 0x01, "U": 0x20, 
 _NAME_BYTES = 16  # of a device and of a task, with the zero at the end
 _PID_MAX = 1 << 22
 _UNITS_NS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
+_UNIT_NAMES = {"us": "microseconds", "ms": "milliseconds"}
 
 
 class Range(NamedTuple):
@@ -127,6 +128,8 @@ class PacketFilter:
     iface: Optional[bytes] = None
     mark: Optional[Mark] = None
     expression: Optional[str] = None  # pcap-filter(7), see pcap
+    srtt_us: Optional[int] = None  # the least that a socket's smoothed round trip may be
+    min_rtt_us: Optional[int] = None  # likewise of its least one
     # How the above is applied; by themselves these choose no packets.
     inner: bool = False  # the headers inside of a tunnel may match instead
     min_latency_ns: Optional[int] = None
@@ -178,6 +181,8 @@ class PacketFilter:
             "FILTER_TGID": self.tgid,
             "FILTER_NETNS": self.netns,
             "FILTER_PCAP": None if self.expression is None else 1,
+            "FILTER_SRTT_US": self.srtt_us,
+            "FILTER_MINRTT_US": self.min_rtt_us,
             "FILTER_INNER": 1 if self.inner else None,
             "MIN_LATENCY_NS": self.min_latency_ns,
             "RATE_LIMIT": self.rate_limit,
@@ -207,6 +212,8 @@ def parse(
     iface: Optional[str] = None,
     mark: Optional[str] = None,
     expression: Optional[str] = None,
+    filter_srtt: Optional[str] = None,
+    filter_minrtt: Optional[str] = None,
     inner: bool = False,
     min_latency: Optional[str] = None,
     rate_limit: Optional[str] = None,
@@ -233,6 +240,8 @@ def parse(
         iface=None if iface is None else _iface(iface),
         mark=None if mark is None else _mark(mark),
         expression=None if expression is None else _expression(expression),
+        srtt_us=None if filter_srtt is None else _microseconds("--filter-srtt", filter_srtt),
+        min_rtt_us=None if filter_minrtt is None else _microseconds("--filter-minrtt", filter_minrtt),
         inner=inner,
         min_latency_ns=None if min_latency is None else _duration("--min-latency", min_latency),
         rate_limit=None if rate_limit is None else _whole("--rate-limit", rate_limit, "a rate", 0xFFFFFFFF),
@@ -368,13 +377,21 @@ def _mark(word: str) -> Mark:
     return Mark(value, mask)
 
 
-def _duration(option: str, word: str) -> int:
-    """In nanoseconds; without a unit, microseconds are meant."""
+def _duration(option: str, word: str, unit: str = "us") -> int:
+    """In nanoseconds; without a unit, this one is meant."""
     match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(ns|us|ms|s|)", word.strip().lower())
-    nanoseconds = 0 if match is None else int(Fraction(match[1]) * _UNITS_NS[match[2] or "us"])
+    nanoseconds = 0 if match is None else int(Fraction(match[1]) * _UNITS_NS[match[2] or unit])
     if not 0 < nanoseconds < 1 << 63:
-        raise UsageError(f"{option}: '{word}' is not a time such as 200 (microseconds), 1.5ms or 2s")
+        raise UsageError(f"{option}: '{word}' is not a time such as 200 ({_UNIT_NAMES[unit]}), 1.5ms or 2s")
     return nanoseconds
+
+
+def _microseconds(option: str, word: str) -> int:
+    """A round trip's time; without a unit, milliseconds are meant."""
+    microseconds = _duration(option, word, "ms") // 1000
+    if not 0 < microseconds < 1 << 32:
+        raise UsageError(f"{option}: '{word}' is not the time of a round trip, 1us to {(1 << 32) // 1000000}s")
+    return microseconds
 
 
 def _expression(word: str) -> str:

@@ -6,6 +6,7 @@ Whether a kernel can do something is answered by looking for the thing, never by
 import functools
 import os
 import re
+import time
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ _HIDDEN_ADDRESS = b"0" * _ADDRESS_END
 _RENAMED = re.compile(rb"(?:\.(?:isra|constprop|llvm|lto_priv)\.[0-9]+)+")
 _PIECE = re.compile(rb"\.(?:part|cold)\b")
 _NO_MODULES = frozenset((b"bpf", b"__builtin__ftrace", b"__builtin__kprobes"))
+# See clock_getres(2); Python's time module does not name it.
+_CLOCK_MONOTONIC_COARSE = 6
 # No function is this long: an address this far behind a symbol lies outside of all functions.
 _FUNCTION_BYTES_MAX = 1 << 20
 
@@ -396,6 +399,11 @@ class Kernel:
             drop_reasons=bool(self.drop_reasons),
             module_btf=any(name != "vmlinux" for name in self._list("sys/kernel/btf")),
         )
+
+    @functools.cached_property
+    def tick_ns(self) -> int:
+        """How long a jiffy is: CONFIG_HZ, as the clock tells that goes by ticks."""
+        return round(time.clock_getres(_CLOCK_MONOTONIC_COARSE) * 1_000_000_000)
 
     @functools.cached_property
     def lockdown(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any, NoReturn, Optional
 
 from . import __version__
 from .errors import UsageError
+from .plan import RTT_FUNCTION
 from .sinks import COLUMNS
 from .suggest import did_you_mean
 
@@ -43,9 +44,17 @@ _NOT_WITH_DROP = (
     "func_stats", "min_latency", "latency_show", "latency_free", "tiny_show", "timeline",
 )  # fmt: skip
 _NOT_WITH_DROP_STAT = ("drop_stack", "detail", "output", "date")
+_NOT_WITH_SOCKETS = (
+    *_NOT_WITH_BASIC, "basic", "diag", "drop", "trace_matcher", "trace_free", "tcp_flags",
+    "pkt_len", "mark", "iface", "inner", "expression",
+)  # fmt: skip
+_NOT_WITH_RTT = (
+    "trace", "trace_exclude", "trace_stack", "stack", "func_stats", "detail", "output", "date",
+)  # fmt: skip
+_SOCKET_COLUMNS = ("id", "cpu", "netns", "pid", "group", "mark")
 # What --inner is about.
 _HEADERS = ("saddr", "daddr", "addr", "sport", "dport", "port", "proto", "tcp_flags", "pkt_len")
-_SPELLINGS = {"timeline": "--timeline (--skb-mode)", "trace": "-t"}
+_SPELLINGS = {"timeline": "--timeline (--skb-mode)", "trace": "-t", "expression": "a filter expression"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -90,6 +99,10 @@ def parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     options.diag |= options.evidence_time != "0.5"
     options.evidence_time = _seconds("--evidence-time", options.evidence_time)
     _check(options)
+    if options.rtt_detail:
+        options.trace = RTT_FUNCTION
+    options.sock |= options.rtt_detail
+    options.rtt |= options.rtt_by_peer
     if options.stack:
         options.trace_stack = "all"
     # Whoever asks for slow packets wants to see how slow.
@@ -115,6 +128,7 @@ def _check(options: argparse.Namespace) -> None:
     if options.diag:
         _refuse(options, ("basic", "func_stats", "drop"), "--diag, which follows packets")
     _check_drop(options)
+    _check_sockets(options)
     if options.basic:
         _refuse(options, _NOT_WITH_BASIC, "--basic, which follows no packet")
     if options.func_stats:
@@ -126,6 +140,26 @@ def _check_drop(options: argparse.Namespace) -> None:
         _refuse(options, _NOT_WITH_DROP, "--drop, which only looks where packets are dropped")
     if options.drop_stat:
         _refuse(options, _NOT_WITH_DROP_STAT, "--drop-stat, which only counts")
+
+
+def _check_sockets(options: argparse.Namespace) -> None:
+    """Refuses what says nothing of sockets."""
+    modes = {"--sock": options.sock, "--rtt-detail": options.rtt_detail, "--rtt": options.rtt or options.rtt_by_peer}
+    asked = [mode for mode, on in modes.items() if on]
+    if not asked:
+        return
+    if options.rtt_detail and options.trace is not None:
+        raise UsageError("--rtt-detail is about one function: leave out -t, or give it with --sock")
+    if len(asked) > 1:
+        raise UsageError(f"{asked[0]} and {asked[1]} are two modes: leave one of them out")
+    if options.rtt_detail:
+        _refuse(options, ("trace_stack", "stack"), "--rtt-detail, which looks at round trips when they are measured")
+    _refuse(options, _NOT_WITH_SOCKETS, f"{asked[0]}, which looks at sockets, not at packets")
+    if asked[0] == "--rtt":
+        _refuse(options, _NOT_WITH_RTT, "--rtt, which prints a table")
+    for column in options.columns:
+        if column not in _SOCKET_COLUMNS:
+            raise UsageError(f"--output: {column} is a packet's, and {asked[0]} looks at sockets: leave it out")
 
 
 def _refuse(options: argparse.Namespace, names: Sequence[str], other: str) -> None:
@@ -208,6 +242,14 @@ def _add_modes(group: argparse._ArgumentGroup) -> None:
     add("--reason", metavar="NAMES", help="--drop, and only these of the kernel's reasons, with commas")
     add("--drop-stat", action="store_true", help="--drop, and only how many there are, in a table every second")
     add("--explain", metavar="NAME", help="tell what a trace, drop reason, reset reason or rule means, and exit")
+    add("--sock", action="store_true", help="what happens to sockets, and their state")
+    add("--rtt", action="store_true", help="round trips of TCP: how many took how long, every second")
+    add("--rtt-by-peer", action="store_true", help="likewise, and for each peer by itself")
+    add("--rtt-detail", action="store_true", help="each round trip that is measured, and the socket")
+    add(
+        "--filter-srtt", metavar="MS", help="only sockets whose smoothed round trip takes at least so many milliseconds"
+    )
+    add("--filter-minrtt", metavar="MS", help="likewise of the shortest round trip")
 
 
 def _add_packets(group: argparse._ArgumentGroup) -> None:

@@ -9,7 +9,7 @@ from .btf import Param, Prototype
 from .facts import Fact
 from .kernel import ABSENT, Kernel
 from .layouts import Types
-from .tree import Trace
+from .tree import REGISTER_ARGUMENTS, Trace
 
 SKB_TYPE = "struct sk_buff *"
 SOCK_TYPE = "struct sock *"
@@ -32,6 +32,10 @@ NFT_FACTS = (
 
 # Why a trace without `skb` is not attached where packets are followed.
 ONLY_SOCKET = "has no packet, only a socket: it is for --sock"
+
+# The function that learns of round trips, and the arguments by their places that bpf/sock.h reads.
+RTT_FUNCTION = "tcp_ack_update_rtt"
+_RTT_ARGUMENTS = {2: "seq_rtt_us", 3: "sack_rtt_us", 5: "rs"}
 
 # How many of the skbs that a segmentation returns are followed: 64 KiB in 1,000-byte pieces.
 SEGMENTS_MAX = 64
@@ -203,6 +207,44 @@ def of_drops(trace: Trace, kernel: Kernel, *, stack: bool, unread: bool) -> Plan
         protocol=at["protocol"],
     )  # fmt: skip
     return replace(made, probes=(probe._replace(target=trace.tracepoint or "", program=program, cookie=record.number),))
+
+
+def make_sockets(traces: Iterable[Trace], kernel: Kernel, wishes: Wishes = Wishes(), *, cookies: bool = False) -> Plan:
+    """Plans probes that look at a socket among a function's arguments; `cookies` as for make().
+
+    The programs take that argument for both packet and socket: the same stubs serve them.
+    """
+    probes: list[Probe] = []
+    skipped: list[Skipped] = []
+    traces = tuple(traces)
+    kernel.btf.expect(function for trace in traces for function in trace.functions)
+    for trace in traces:
+        try:
+            pairs = _socket_function(trace, kernel, wishes)
+            probes.extend(_by_cookie(Probe(trace, *pair)) if cookies else Probe(trace, *pair) for pair in pairs)
+        except _Missing as why:
+            skipped.append(Skipped(trace, str(why)))
+    return Plan(tuple(probes), tuple(skipped), ())
+
+
+def _socket_function(trace: Trace, kernel: Kernel, wishes: Wishes) -> list[tuple[str, Program]]:
+    symbol, function = _symbol(trace, kernel)
+    prototype = kernel.prototype(function)
+    sk = _sock_argument(trace, prototype)
+    if sk is None or sk >= REGISTER_ARGUMENTS:
+        raise _Missing("on this kernel it has no socket among its arguments")
+    entry = Program("kprobe", skb=sk, sk=sk, stack=trace.name in wishes.stack_at)
+    # The way to a function can be told where it is entered, a sample where it returns.
+    if function != RTT_FUNCTION or entry.stack or not _takes_samples(prototype):
+        return [(symbol, entry)]
+    return [(symbol, entry._replace(returns=True)), (symbol, Program("function_return"))]
+
+
+def _takes_samples(prototype: Optional[Prototype]) -> bool:
+    """Whether the round trips can be read from the function's arguments."""
+    return prototype is not None and all(
+        place < len(prototype.params) and prototype.params[place].name == name for place, name in _RTT_ARGUMENTS.items()
+    )
 
 
 def _by_cookie(probe: Probe) -> Probe:

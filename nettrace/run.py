@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Optional
 
 from .bpf import Session
@@ -54,11 +54,13 @@ class Run:
 
     count: how many packets (hits, if packets are not followed) to show; None for all.
     min_latency_ns: of packets that took less, nothing is shown.
+    table: what the programs counted so far, to be shown every second in place of hits.
     """
 
     def __init__(
         self, session: Session, kernel: Kernel, plan: Plan, settings: Settings, sink: Text, *,
         count: Optional[int], join_clones: bool, min_latency_ns: Optional[int] = None,
+        table: Optional[Callable[[], str]] = None,
     ) -> None:  # fmt: skip
         self.done = False
         self._session = session
@@ -77,7 +79,7 @@ class Run:
         self._lifecycle = Lifecycle(idle_ns=IDLE_NS, join_clones=join_clones)
         # A ring buffer is in order by itself; perf buffers are one a CPU.
         self._order = None if settings.ringbuf else TimeOrder()
-        self._stats = settings.count_hits
+        self._table = self._hits_table if settings.count_hits else table
         self._sweeps, self._seconds = Every(SWEEP_NS), Every(SECOND_NS)
 
     def step(self) -> None:
@@ -91,8 +93,7 @@ class Run:
             self._show(self._lifecycle.expire(before_ns))
         if self._seconds.due(before_ns):
             self._sink.keep_time(wall_offset_ns())
-            if self._stats:
-                self._tell_hits()
+            self._tell_table()
         self._sink.flush()
 
     def finish(self) -> None:
@@ -104,8 +105,7 @@ class Run:
             self._sweep(None)
             self._drain()
             self._show(self._lifecycle.close())
-        if self._stats:
-            self._tell_hits()
+        self._tell_table()
         self._sink.flush()
 
     def summary(self, *, skipped: int) -> Summary:
@@ -116,7 +116,7 @@ class Run:
         ended = total["freed"] + total["reused"] + self._swept
         return Summary(
             unit="packets" if self._follow else self._unit,
-            shown=total["matched"] if self._stats else self._shown,
+            shown=self._shown if self._table is None else total["matched"],
             events=self._events,
             lost_messages=tuple(cpu["lost_messages"] for cpu in per_cpu),
             lost_packets=total["lost_packets"],
@@ -147,7 +147,7 @@ class Run:
     def _sweep(self, older_than_ns: Optional[int]) -> None:
         for raw in self._session.take_tracked(older_than_ns):
             self._swept += 1
-            if not self.done and not self._stats:
+            if not self.done and self._table is None:
                 self._show(self._lifecycle.push(self._decoder.decode(raw, sent=False)))
 
     def _receive(self, raw: bytes) -> None:
@@ -204,15 +204,21 @@ class Run:
             self._sink.note(f"({self._decoder.gaps - self._gaps} events lost)")
             self._gaps = self._decoder.gaps
 
-    def _tell_hits(self) -> None:
-        """Shows how often each trace was hit so far."""
+    def _tell_table(self) -> None:
+        """Shows what was counted so far, if that is what was asked for."""
+        if self._table is None:
+            return
+        self._sink.note(self._table().rstrip("\n") + "\n")
+        matched = totals(self._session.counters())["matched"]
+        self.done = self.done or (self._count is not None and matched >= self._count)
+
+    def _hits_table(self) -> str:
+        """How often each trace was hit so far."""
         hits: Counter[str] = Counter()
         for (kind, where), count in self._session.hits().items():
             hits[self._decoder.trace(kind, where)] += count
         self._events = sum(hits.values())
-        self._sink.note(stats_text(hits).rstrip("\n") + "\n")
-        matched = totals(self._session.counters())["matched"]
-        self.done = self.done or (self._count is not None and matched >= self._count)
+        return stats_text(hits)
 
 
 def totals(per_cpu: Sequence[Mapping[str, int]]) -> dict[str, int]:

@@ -108,13 +108,56 @@ def choose(
     return Selection(tuple(traces.values()), wishes)
 
 
-class _Names:
-    """What names stand for, in the tree and on this kernel."""
+def choose_sockets(
+    tree: Tree,
+    kernel: Kernel,
+    *,
+    trace: Optional[str] = None,
+    exclude: Optional[str] = None,
+    stack: Optional[str] = None,
+) -> Selection:
+    """Selects the traces for runs that look at sockets: those of the tree that name one, or what `trace` does."""
+    known = _Names(tree, kernel, sockets=True)
+    default = {trace.name: trace for trace in tree.traces() if trace.sk is not None}
+    wanted = default
+    if trace is not None:
+        wanted = {}
+        for word in _split("-t", trace):
+            found = known.find("-t", word, default)
+            with_socket = {name: one for name, one in found.items() if _has_socket(one, kernel)}
+            if not with_socket:
+                raise UsageError(f"-t: {word} has no socket among its arguments: --sock is for functions that take one")
+            wanted.update(with_socket)
+    excluded = {} if exclude is None else known.find("--trace-exclude", exclude, wanted, bounded=False)
+    traces = {name: one for name, one in wanted.items() if name not in excluded}
+    if not traces:
+        raise UsageError("--trace-exclude leaves no trace: exclude less")
+    return Selection(
+        tuple(traces.values()),
+        Wishes(stack_at=frozenset() if stack is None else known.among("--trace-stack", stack, traces)),
+    )
 
-    def __init__(self, tree: Tree, kernel: Kernel) -> None:
+
+def _has_socket(trace: Trace, kernel: Kernel) -> bool:
+    if trace.sk is not None:
+        return True
+    prototypes = [kernel.prototype(function) for function in trace.functions]
+    places = [prototype.index(SOCK_TYPE) for prototype in prototypes if prototype is not None]
+    return any(place is not None and place < REGISTER_ARGUMENTS for place in places)
+
+
+class _Names:
+    """What names stand for, in the tree and on this kernel.
+
+    Of functions that are not in the tree they may name those that take a packet, or those that take a socket.
+    """
+
+    def __init__(self, tree: Tree, kernel: Kernel, *, sockets: bool = False) -> None:
         self._tree = tree
         self._kernel = kernel
         self._words = tree.words()
+        self._type = SOCK_TYPE if sockets else SKB_TYPE
+        self._what = "socket" if sockets else "packet"
 
     def find(
         self, option: str, names: str, everything: Mapping[str, Trace], *, bounded: bool = True
@@ -151,7 +194,7 @@ class _Names:
         # It is one of the trace's alternatives: on this kernel another may have its place, and this be a
         # function of its own.
         first = next((function for function in trace.functions if self._kernel.obstacle(function) is None), word)
-        own = None if first == word or self._kernel.obstacle(word) else _trace(word, self._kernel.prototype(word))
+        own = None if first == word or self._kernel.obstacle(word) else self._trace(word)
         return (trace if own is None else own,)
 
     def _matching(self, option: str, pattern: str, bounded: bool) -> list[Trace]:
@@ -169,10 +212,10 @@ class _Names:
             for name, obstacle in obstacles.items():
                 raise UsageError(f"{option}: nothing that matches '{pattern}' can be traced: {name}: {obstacle}")
             raise UsageError(
-                f"{option}: no trace, and no function of this kernel that takes a packet, matches '{pattern}'"
+                f"{option}: no trace, and no function of this kernel that takes a {self._what}, matches '{pattern}'"
                 f"{self._similar_pattern(pattern)}"
             )
-        made = (_trace(name, self._kernel.prototype(name)) for name in functions)
+        made = (self._trace(name) for name in functions)
         return [*found, *(trace for trace in made if trace is not None)]
 
     def _function(self, option: str, name: str) -> Trace:
@@ -181,19 +224,26 @@ class _Names:
         if prototype is None and obstacle == ABSENT:
             similar = did_you_mean(name, [*self._tree.names(), *self._functions], _SUGGESTIONS)
             raise UsageError(f"{option}: no trace, group or function of this kernel is called '{name}'{similar}")
-        trace = _trace(name, prototype)
+        trace = self._trace(name)
         if prototype is not None and trace is None:
-            raise UsageError(f"{option}: {name} takes no packet: it is {_signature(name, prototype)}")
+            raise UsageError(f"{option}: {name} takes no {self._what}: it is {_signature(name, prototype)}")
         if obstacle is not None:
             raise UsageError(f"{option}: {name} cannot be traced: {obstacle}")
         if trace is None:
             raise UsageError(
-                f"{option}: {name} cannot be traced: which of its arguments is the packet is not known, "
+                f"{option}: {name} cannot be traced: which of its arguments is the {self._what} is not known, "
                 "the kernel's BTF lacks this function"
             )
         return trace
 
+    def _trace(self, name: str) -> Optional[Trace]:
+        """A trace of a function that the tree lacks."""
+        prototype = self._kernel.prototype(name)
+        return _trace(name, prototype) if self._type == SKB_TYPE else _socket_trace(name, prototype)
+
     def _tracepoint(self, option: str, name: str) -> Trace:
+        if self._type == SOCK_TYPE:
+            raise UsageError(f"{option}: {name} is a tracepoint: sockets are looked at where functions take them")
         prototype = self._kernel.btf.tracepoint(name.partition(":")[2])
         if prototype is None or (self._kernel.tracefs is not None and self._kernel.tracepoint(name) is None):
             similar = did_you_mean(name, [word for word in self._words if ":" in word], _SUGGESTIONS)
@@ -205,8 +255,8 @@ class _Names:
 
     @functools.cached_property
     def _functions(self) -> list[str]:
-        """Those that take a packet in a register."""
-        places = self._kernel.functions_with(SKB_TYPE)
+        """Those that take a packet, or a socket, in a register."""
+        places = self._kernel.functions_with(self._type)
         return [name for name, place in places.items() if place < REGISTER_ARGUMENTS]
 
     def _similar_pattern(self, pattern: str) -> str:
@@ -247,6 +297,17 @@ def _trace(name: str, prototype: Optional[Prototype], *, tracepoint: bool = Fals
         role=None,
         default=False,
     )
+
+
+def _socket_trace(name: str, prototype: Optional[Prototype]) -> Optional[Trace]:
+    """Likewise of a function that takes a socket."""
+    sk = None if prototype is None else prototype.index(SOCK_TYPE)
+    if prototype is None or sk is None or sk >= REGISTER_ARGUMENTS:
+        return None
+    return Trace(
+        name=name, desc=_signature(name, prototype), group=GROUP, functions=(name,), tracepoint=None, skb=None, sk=sk,
+        deref=False, match=False, role=None, default=False,
+    )  # fmt: skip
 
 
 def _signature(name: str, prototype: Prototype) -> str:

@@ -11,6 +11,7 @@ from .event import Context, Device, Event, Packet
 from .kernel import ABSENT, Symbol
 from .packets import change_text, packet_text
 from .report import FINISHED, report_text
+from .sockets import socket_text
 from .stacks import stack_lines
 from .tree import Group, Trace
 
@@ -147,7 +148,8 @@ class Text:
             if item.packet is not self._packet:
                 self._packet = item.packet
                 self._packet_text = packet_text(item.packet)
-            lines.append(f"{self._start(item)} {self._packet_text}{self._notes(item)}")
+            text = self._packet_text if item.socket is None else socket_text(item.packet, item.socket)
+            lines.append(f"{self._start(item)} {text}{self._notes(item)}")
             lines += self._stack(item)
             if self._show.meanings and item.drop is not None and item.drop.reason is not None:
                 lines += self._meaning(item.drop.reason)

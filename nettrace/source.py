@@ -1,11 +1,11 @@
 """A plan becomes C text: the kernel's offsets as numbers, the files of bpf/, and a stub a program."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from . import event, facts, layouts, pcap
+from . import event, facts, histogram, layouts, pcap
 from .btf import Btf, Member
 from .drops import Drops
 from .errors import KernelError
@@ -15,6 +15,7 @@ from .objects import VALUE_MARK
 from .plan import MARKS, Plan, Program
 
 FILES = ("maps.h", "packet.h", "filter.h", "drops.h", "facts.h", "track.h", "probes.h", "nft.h")
+SOCKET_FILES = ("maps.h", "packet.h", "filter.h", "facts.h", "track.h", "histogram.h", "sock.h", "probes.h")
 
 # What the C reads of the kernel's structs. A name after the colon is what the member is called
 # in C, where the path has a dot, another struct embeds it, or kernels call it differently: of
@@ -40,11 +41,32 @@ _MEMBERS = {
     "net": ("ns.inum:ns_inum",),
 }  # fmt: skip
 
+# What it reads of sockets, where it is about them.
+_SOCKET_MEMBERS = {
+    "sock": ("sk_mark", "sk_wmem_queued", "sk_wmem_alloc", "sk_backlog.rmem_alloc:rmem_alloc"),
+    "inet_connection_sock": (
+        "icsk_pending", "icsk_ack.pending:ack_pending",
+        # In the kernels that lack the first, the timer itself is the only one to know.
+        "icsk_ack.timeout|icsk_delack_timer.expires:ack_timeout",
+    ),
+    # Linux 7.2 has the timer in struct sock.
+    "inet_connection_sock|sock": (
+        "icsk_timeout|icsk_retransmit_timer.expires|tcp_retransmit_timer.expires:timeout",
+    ),
+    "tcp_sock": ("packets_out", "retrans_out", "snd_una", "snd_nxt", "srtt_us", "rtt_min"),
+    "inet_sock": ("inet_sport",),
+    "minmax_sample": ("v",),
+    "rate_sample": ("rtt_us",),
+}  # fmt: skip
+
 # The members that one read of the skb fetches together (struct view).
 _VIEW = (
     "vlan_present", "vlan_proto", "vlan_tci", "protocol", "network_header", "mac_header", "tail", "head", "data",
 )  # fmt: skip
 _VIEW_BYTES_MAX = 128
+
+# What is counted of round trips: the sample, and what the socket then has as the smoothed and the least one.
+RTT_HISTOGRAMS = ("sample", "smoothed", "least")
 
 
 @dataclass(frozen=True)
@@ -56,6 +78,9 @@ class Settings:
     detail: bool = False
     count_hits: bool = False  # only how often each probe was hit is told
     drops: Optional[Drops] = None  # --drop: what is asked of drops
+    sockets: bool = False  # hits are about sockets, not about packets
+    count_rtt: bool = False  # only how long the round trips were is told
+    peers_max: int = 0  # for so many peers apart
     tracked_max: int = 16384  # skbs followed at a time
     log_slots: int = 64  # of a followed skb before they are sent; a power of two
     ringbuf_pages: int = 4096
@@ -84,6 +109,13 @@ def render(plan: Plan, kernel: Kernel, settings: Settings, packet_filter: Packet
     # Only there while nf_tables is loaded.
     nft = any(program.kind.startswith("nft_") for program in plan.programs)
     defines.update((nft and layouts.nft_offsets(kernel.types_of(layouts.NFT_CORE))) or {})
+    if settings.sockets:
+        defines.update(_socket_offsets(kernel.btf))
+        defines.update(histogram.constants(), TICK_NS=kernel.tick_ns)
+        defines.update({f"RTT_{name.upper()}": number for number, name in enumerate(RTT_HISTOGRAMS)})
+        defines["RTT_HISTOGRAMS"] = len(RTT_HISTOGRAMS)
+        if settings.peers_max:
+            defines["RTT_PEERS_MAX"] = settings.peers_max
     switches = {
         "FOLLOW": settings.follow,
         "USE_RINGBUF": settings.ringbuf,
@@ -92,6 +124,8 @@ def render(plan: Plan, kernel: Kernel, settings: Settings, packet_filter: Packet
         "WITH_FACTS": bool(plan.facts),
         "WITH_NFT": nft,
         "COUNT_HITS": settings.count_hits,
+        "SOCKETS": settings.sockets,
+        "COUNT_RTT": settings.count_rtt,
     }
     defines.update({name: 1 for name, on in switches.items() if on})
     constants = packet_filter.constants()
@@ -101,7 +135,7 @@ def render(plan: Plan, kernel: Kernel, settings: Settings, packet_filter: Packet
     parts = [event.c_text()]
     if settings.drops is not None:
         parts.append(settings.drops.c_text())
-    for name in FILES:
+    for name in SOCKET_FILES if settings.sockets else FILES:
         if name == "drops.h" and settings.drops is None:
             continue
         # BCC rewrites no #included code, so the files are put together here.
@@ -152,12 +186,28 @@ def _stub(program: Program) -> str:
     )
 
 
-def _offsets(btf: Btf) -> dict[str, int]:
+def _places(btf: Btf, structs: Mapping[str, Iterable[str]]) -> dict[str, int]:
     defines: dict[str, int] = {}
-    for struct, members in _MEMBERS.items():
+    for struct, members in structs.items():
         for entry in members:
             path, _, alias = entry.partition(":")
             defines[f"OFF_{struct.partition('|')[0]}__{alias or path}"] = _member(btf, struct, path).offset
+    return defines
+
+
+def _socket_offsets(btf: Btf) -> dict[str, int]:
+    state = _member(btf, "inet_connection_sock", "icsk_ca_state")
+    name = "inet_connection_sock__ca_state"
+    return {
+        **_places(btf, _SOCKET_MEMBERS),
+        f"OFF_{name}": state.offset,
+        f"SHIFT_{name}": state.shift,
+        f"MASK_{name}": state.mask,
+    }
+
+
+def _offsets(btf: Btf) -> dict[str, int]:
+    defines = _places(btf, _MEMBERS)
     # Linux commit 354259fa73e2 (6.2) removed the bit: a protocol of 0 now says that there is no tag.
     present = btf.member("sk_buff", "vlan_present")
     if present is not None:

@@ -43,7 +43,7 @@ STRUCTS = _words(
     fib_nh_common tcf_proto tcf_proto_ops xdp_buff bpf_prog bpf_prog_aux nf_nat_range2 nft_pktinfo nft_regs
     xt_action_param xt_table_info jiffies timer_list sk_psock udphdr minmax minmax_sample listen_sock request_sock_queue
     ethhdr iphdr ipv6hdr tcphdr udphdr icmphdr
-    socket socket_alloc inode cred page skb_frag bio_vec
+    socket socket_alloc inode cred page skb_frag bio_vec rate_sample minmax_sample
     """
 )
 ENUMS = _words(

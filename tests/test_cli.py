@@ -103,6 +103,18 @@ def assert_refused(capsys: Capture[str], arguments: list[str], words: str) -> No
         (["--min-latency", "10ms"], GUARD),
         (["--func-stats"], GUARD),
         (["--trace-matcher", "ip_output", "--trace-exclude", "link"], GUARD),
+        (["--sock"], GUARD),
+        (["--sock", "--rtt"], "--sock and --rtt are two modes"),
+        (["--rtt-by-peer", "--rtt-detail"], "--rtt-detail and --rtt are two modes"),
+        (["--rtt-detail", "-t", "tcp_ack"], "--rtt-detail is about one function: leave out -t"),
+        (["-p", "tcp", "--filter-srtt", "1"], "--filter-srtt and --filter-minrtt are about sockets"),
+        (["--sock", "-p", "tcp", "--tcp-flags", "S"], "--tcp-flags says nothing with --sock, which looks at sockets"),
+        (["--rtt", "--iface", "lo"], "--iface says nothing with --rtt, which looks at sockets"),
+        (["--rtt", "tcp port 80"], "a filter expression says nothing with --rtt, which looks at sockets"),
+        (["--rtt-detail", "--ret"], "--ret says nothing with"),
+        (["--rtt", "--date"], "--date says nothing with --rtt, which prints a table"),
+        (["--rtt", "-t", "tcp_ack"], "-t says nothing with --rtt, which prints a table"),
+        (["--sock", "-p", "tcp", "-o", "pid,len"], "--output: len is a packet's, and --sock looks at sockets"),
     ],
 )
 def test_bad_options_are_refused_in_one_sentence(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nettrace.decode import Decoder
 from nettrace.errors import StreamError
-from nettrace.event import Detail, Device, Drop, Packet, Record, Return
+from nettrace.event import Detail, Device, Drop, Packet, Record, Return, Socket
 from nettrace.facts import Fact, Hop
 
 IP_RCV = 0xFFFFFFFF81000200
@@ -513,3 +513,21 @@ def test_a_message_with_some_bytes_changed(data: st.DataObject) -> None:
 def test_random_items(items: list[tuple[int, int, bytes]]) -> None:
     raw = record(*(body + bytes([kind, slots]) for kind, slots, body in items))
     assert_only_a_stream_error_comes_out(raw)
+
+
+def socket_state(*, timer_ns: int = 0, rtt: int = 0xFFFFFFFF, srtt: int = 0xFFFFFFFF, flags: int = 3) -> bytes:
+    return struct.pack("<IIIHBBqIIIIIBBBB", 2, 1, 300, 0, 11, 3, timer_ns, 64, 32, rtt, srtt, srtt, 1, 4, 5, flags)
+
+
+def test_the_state_of_a_socket() -> None:
+    raw = record(packet(CLIENT, SERVER), step(1000, IP_RCV), socket_state(timer_ns=-5), flags=SINGLE)
+    (event,) = Decoder(ADDRESSES, TRACEPOINTS).decode(raw).events
+    assert event.socket == Socket(
+        state=1, whole=True, ca_state=4, packets_out=2, retrans_out=1, unacked=300, wmem=64, rmem=32, timer=5,
+        timer_ns=-5, rtt_us=None, srtt_us=None, rtt_min_us=None,
+    )  # fmt: skip
+    raw = record(packet(CLIENT, SERVER), step(1000, IP_RCV), socket_state(rtt=7, srtt=9, flags=0), flags=SINGLE)
+    (event,) = Decoder(ADDRESSES, TRACEPOINTS).decode(raw).events
+    assert event.socket is not None
+    assert (event.socket.whole, event.socket.timer) == (False, None)
+    assert (event.socket.rtt_us, event.socket.srtt_us, event.socket.rtt_min_us) == (7, 9, 9)

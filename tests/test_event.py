@@ -36,11 +36,17 @@ PLACES = {
     },
     "stack": {"unused": 0, "bytes": 8, "unused2": 12, "kind": 14, "slots": 15, "frames": 16, "": 272},
     "facts": {"unused": 0, "unused2": 8, "set": 12, "kind": 14, "slots": 15, "words": 16, "": 112},
+    "socket_state": {
+        "packets_out": 0, "retrans_out": 4, "unacked": 8, "unused": 12, "kind": 14, "slots": 15, "timer_ns": 16,
+        "wmem": 24, "rmem": 28, "rtt_us": 32, "srtt_us": 36, "rtt_min_us": 40, "state": 44, "ca_state": 45,
+        "timer": 46, "flags": 47, "": 48,
+    },
 }  # fmt: skip
 
 # Likewise the numbers that C and Python must agree on.
 CONSTANTS = {
     "SLOT_BYTES": 16, "PLACES": 3, "STACK_FRAMES": 32, "NO_REASON": 0xFFFFFFFF,
+    "NO_RTT": 0xFFFFFFFF, "SOCKET_WHOLE": 1, "SOCKET_HAS_TIMER": 2, "KIND_SOCKET": 11,
     "KIND_STEP": 1, "KIND_STEP_TRACEPOINT": 2, "KIND_PACKET": 3, "KIND_DETAIL": 4, "KIND_DROP": 5, "KIND_INNER": 6,
     "KIND_DEVICE": 7, "KIND_RETURN": 8, "KIND_STACK": 9, "KIND_FACTS": 10, "FACT_WORDS": 12,
     "RECORD_FREED": 1, "RECORD_SINGLE": 2, "RECORD_DELIVERED": 4, "RECORD_RETURNED": 8,
@@ -50,7 +56,7 @@ CONSTANTS = {
 COUNTERS = [
     "LOST_MESSAGES", "LOST_PACKETS", "MISSED", "UNTRACKED", "MATCHED", "CLONED", "FREED", "REUSED",
     "IDS_0", "IDS_1", "IDS_2", "IDS_3", "MESSAGES_0", "MESSAGES_1", "MESSAGES_2", "MESSAGES_3",
-    "SHORT", "OVER_RATE", "CALLS_LOST", "NORMAL_FREES", "UNCOUNTED",
+    "SHORT", "OVER_RATE", "CALLS_LOST", "NORMAL_FREES", "UNCOUNTED", "CROWDED_OUT",
 ]  # fmt: skip
 LAYOUTS = {layout.name: layout for layout in event.LAYOUTS}
 ITEMS = [name for name in PLACES if name != "record"]

@@ -42,6 +42,8 @@ NARROWING: dict[str, Any] = {
     "iface": "lo",
     "mark": "0",
     "expression": "tcp",
+    "filter_srtt": "10",
+    "filter_minrtt": "10",
 }
 NOT_NARROWING: dict[str, Any] = {"inner": True, "min_latency": "1", "rate_limit": "1"}
 
@@ -62,6 +64,18 @@ def test_what_chooses_no_packets_leaves_it_empty() -> None:
 
 def test_all_options_are_tried() -> None:
     assert {*NARROWING, *NOT_NARROWING} == parse.__kwdefaults__.keys()
+
+
+@pytest.mark.parametrize(("word", "us"), [("10", 10_000), ("0.5", 500), ("200us", 200), ("1.5s", 1_500_000)])
+def test_round_trips_are_in_milliseconds_unless_they_say_otherwise(word: str, us: int) -> None:
+    assert parse(filter_srtt=word, filter_minrtt="1us").constants() == {"FILTER_SRTT_US": us, "FILTER_MINRTT_US": 1}
+
+
+@pytest.mark.parametrize("word", ["0", "-1", "10m", "999ns", "5000s", "", "x"])
+def test_what_is_no_round_trip(word: str) -> None:
+    for option in ("filter_srtt", "filter_minrtt"):
+        with pytest.raises(UsageError, match=f"--{option.replace('_', '-')}: '{word}' is not"):
+            parse(**{option: word})
 
 
 def test_ipv4_constants() -> None:

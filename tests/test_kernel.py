@@ -507,3 +507,8 @@ def test_check_wants_root(kernels: dict[str, Kernel], monkeypatch: pytest.Monkey
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(KernelError, match="sudo"):
         check(kernels["6.12"])
+
+
+def test_a_tick_is_one_of_those_that_kernels_are_built_with(tmp_path: Path) -> None:
+    # CONFIG_HZ has 100, 250, 300, 1000, on some architectures 128, 256, 1024.
+    assert round(1e9 / Kernel(tmp_path).tick_ns) in (100, 128, 250, 256, 300, 1000, 1024)

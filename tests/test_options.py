@@ -22,7 +22,7 @@ TOLD = {
     if line.startswith("  -")
     for word in re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", line.strip().split("  ")[0])
 }
-TOPICS = {"sock", "rtt", "latency"}
+TOPICS = {"latency"}
 
 
 class Old(NamedTuple):

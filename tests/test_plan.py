@@ -465,3 +465,37 @@ def test_segments_are_looked_for_only_where_they_are_followed(
         Wishes(return_at={"made_here"}), clones=clones,
     )  # fmt: skip
     assert made.probes[1].program == Program("function_return", most=most)
+
+
+def one_socket(kernel: Kernel, of: Trace, **options: Any) -> Plan:
+    return plan.make_sockets([of], kernel, **options)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_round_trips_are_taken_when_the_function_returns(kernels: dict[str, Kernel], version: str) -> None:
+    made = one_socket(kernels[version], trace(functions=("tcp_ack_update_rtt",), sk=0))
+    assert [(probe.target, probe.program) for probe in made.probes] == [
+        ("tcp_ack_update_rtt", Program("kprobe", skb=0, sk=0, returns=True)),
+        ("tcp_ack_update_rtt", Program("function_return")),
+    ]
+    # The places that bpf/sock.h reads.
+    prototype = kernels[version].prototype("tcp_ack_update_rtt")
+    assert prototype is not None
+    assert [(param.name, param.type) for param in prototype.params] == [
+        ("sk", "struct sock *"), ("flag", "int"), ("seq_rtt_us", "long int"), ("sack_rtt_us", "long int"),
+        ("ca_rtt_us", "long int"), ("rs", "struct rate_sample *"),
+    ]  # fmt: skip
+
+
+def test_a_socket_among_the_arguments(kernels: dict[str, Kernel]) -> None:
+    # By the types, not by the number; a packet beside it does not matter.
+    (probe,) = one_socket(kernels["6.12"], trace(functions=("ip_output",), skb=2, sk=5)).probes
+    assert probe.program == Program("kprobe", skb=1, sk=1)
+    (probe,) = one_socket(
+        kernels["6.12"], trace(functions=("tcp_close",), sk=0), wishes=Wishes(stack_at={"made_here"}), cookies=True
+    ).probes
+    assert probe.program == Program("kprobe_by_cookie")
+    assert probe.cookie == 1 << 5 | 0 << 16 | 1 << 20
+    made = one_socket(kernels["6.12"], trace(functions=("ip_rcv",), skb=0, sk=0))
+    assert made.probes == ()
+    assert made.skipped[0].reason == "on this kernel it has no socket among its arguments"

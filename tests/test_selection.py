@@ -11,7 +11,7 @@ import pytest
 from nettrace import files, plan, tree
 from nettrace.errors import UsageError
 from nettrace.kernel import Kernel
-from nettrace.selection import PATTERN_MAX, Selection, choose
+from nettrace.selection import PATTERN_MAX, Selection, choose, choose_sockets
 from nettrace.tree import Trace, Tree
 from tests.record_kernel import VERSIONS
 from tests.test_btf import FUNC, FUNC_PROTO, FWD, PTR, SIGNED_INT, blob, info
@@ -395,3 +395,46 @@ def test_patterns_in_the_shipped_tree(kernels: dict[str, Kernel], version: str) 
     assert of_tree <= set(names(chosen))
     functions = [function for trace in chosen.traces for function in trace.functions]
     assert len(functions) == len(set(functions))
+
+
+@pytest.fixture(scope="module")
+def sockets_on(kernels: dict[str, Kernel]) -> Callable[..., Selection]:
+    shipped = tree.load(files.TREE)
+
+    def choose_on(version: str = "6.12", **options: Any) -> Selection:
+        return choose_sockets(shipped, kernels[version], **options)
+
+    return choose_on
+
+
+def test_sockets_are_looked_at_where_the_tree_names_one(sockets_on: Callable[..., Selection]) -> None:
+    found = set(names(sockets_on()))
+    assert {"tcp_ack_update_rtt", "tcp_set_state", "udp_sendmsg", "__tcp_transmit_skb", "ip6_xmit"} <= found
+    assert not {"ip_rcv", "kfree_skb"} & found
+    assert names(sockets_on(trace="udp-state", exclude="udpv6_*")) == ["udp_sendmsg", "udp_recvmsg", "udp_destroy_sock"]
+    assert sockets_on(trace="tcp_close,tcp_set_state", stack="tcp_close").wishes.stack_at == {"tcp_close"}
+
+
+def test_any_function_with_a_socket(sockets_on: Callable[..., Selection]) -> None:
+    # Of a group, those that have one; one that the tree knows for its packet; one that it does not know.
+    found = names(sockets_on(trace="ip-out"))
+    assert "ip_output" in found and "ip_send_skb" not in found
+    (trace,) = sockets_on(trace="tcp_rcv_established").traces
+    assert trace.name == "tcp_rcv_established"
+    (trace,) = sockets_on(trace="tcp_v4_send_reset").traces
+    assert trace.functions == ("tcp_v4_send_reset",)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"trace": "ip_rcv"}, "-t: ip_rcv has no socket among its arguments"),
+        ({"trace": "kfree_skb"}, "-t: kfree_skb has no socket among its arguments"),
+        ({"trace": "tcp_closed"}, "no trace, group or function of this kernel is called 'tcp_closed'; did you mean"),
+        ({"trace": "net:net_dev_queue"}, "-t: net:net_dev_queue is a tracepoint"),
+        ({"trace": "tcp_close", "exclude": "tcp_close"}, "--trace-exclude leaves no trace"),
+        ({"trace": "tcp_close", "stack": "udp_sendmsg"}, "--trace-stack: udp_sendmsg is not traced in this run"),
+    ],
+)
+def test_what_is_no_trace_of_sockets(sockets_on: Callable[..., Selection], options: dict[str, str], words: str) -> None:
+    assert words in refusal(sockets_on, **options)

@@ -17,7 +17,7 @@ from nettrace.errors import KernelError
 from nettrace.filters import Mark, PacketFilter, Range, TcpFlags
 from nettrace.kernel import Kernel
 from nettrace.plan import Plan, Probe, Program, Wishes
-from nettrace.source import FILES, Settings, render
+from nettrace.source import FILES, SOCKET_FILES, Settings, render
 from nettrace.tree import Trace
 from tests import record_pcap
 from tests.record_kernel import VERSIONS
@@ -35,6 +35,8 @@ EVERYTHING = PacketFilter(
 OTHERWISE = PacketFilter(
     saddr=ip_network("fd00::1"), daddr=ip_network("fd00::2"), addr=ip_network("fd00::2"), tcp_flags=TcpFlags(2, False)
 )
+
+OF_SOCKETS = ("srtt_us", "min_rtt_us")  # conditions that no packet has
 
 # By kernel in the order of VERSIONS; the offsets are those of test_btf.py, which a C compiler told.
 CONSTANTS = {
@@ -339,7 +341,7 @@ def test_filter_constants_are_there_as_numbers(plans: dict[str, Plan], kernels: 
     }
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(PacketFilter)])
+@pytest.mark.parametrize("name", [field.name for field in fields(PacketFilter) if field.name not in OF_SOCKETS])
 def test_each_condition_decides_something(plans: dict[str, Plan], kernels: dict[str, Kernel], name: str) -> None:
     conditions: dict[str, Any] = {name: getattr(EVERYTHING, name)}
     with_it = Preprocessed(rendered(plans, kernels, "6.12", packet_filter=PacketFilter(**conditions)))
@@ -520,7 +522,7 @@ def test_the_files_are_whole_and_say_where_they_are_from(plans: dict[str, Plan],
     text = render(plans["6.12"], kernels["6.12"], settings, NO_FILTER, files.BPF).text
     places = [text.index(f'#line 1 "bpf/{name}"\n' + (files.BPF / name).read_text(encoding="utf-8")) for name in FILES]
     assert places == sorted(places)
-    assert sorted(FILES) == sorted(path.name for path in files.BPF.glob("*.h"))
+    assert sorted({*FILES, *SOCKET_FILES}) == sorted(path.name for path in files.BPF.glob("*.h"))
     # BCC does not rewrite what is included.
     assert set(re.findall(r"^#include.*$", text, re.MULTILINE)) == {"#include <uapi/linux/ptrace.h>"}
 
@@ -622,3 +624,60 @@ def test_a_bit_is_masked_within_its_byte(plans: dict[str, Plan], kernels: dict[s
     macros = Preprocessed(render(plans["6.1"], kernel, ALL_ON, NO_FILTER, files.BPF).text).macros
     assert int(macros["OFF_sk_buff__vlan_present"], 0) == 130
     assert int(macros["MASK_sk_buff__vlan_present"], 0) == 0x20
+
+
+SOCKETS = Settings(follow=False, sockets=True)
+# By kernel in the order of VERSIONS, from what bpftool makes of its types in C.
+SOCKET_PLACES = {
+    # enum and bit-fields of include/net/inet_connection_sock.h: five bits from the first on.
+    "SHIFT_inet_connection_sock__ca_state": [0, 0, 0, 0],
+    "MASK_inet_connection_sock__ca_state": [31, 31, 31, 31],
+    "OFF_minmax_sample__v": [4, 4, 4, 4],
+}
+
+
+@pytest.fixture(scope="module")
+def socket_plans(kernels: dict[str, Kernel]) -> dict[str, Plan]:
+    traces = [trace for trace in tree.load(files.TREE).traces() if trace.sk is not None]
+    return {v: plan.make_sockets(traces, kernels[v]) for v in VERSIONS}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SOCKETS, replace(SOCKETS, detail=True, ringbuf=False), replace(SOCKETS, count_hits=True),
+        replace(SOCKETS, count_rtt=True), replace(SOCKETS, count_rtt=True, peers_max=7),
+    ],
+    ids=["lines", "detail", "count_hits", "rtt", "peers"],
+)  # fmt: skip
+def test_all_that_is_asked_of_sockets_is_defined(
+    socket_plans: dict[str, Plan], kernels: dict[str, Kernel], version: str, settings: Settings
+) -> None:
+    packet_filter = PacketFilter(l4=6, netns=0xF0000001, srtt_us=1000, min_rtt_us=500, rate_limit=3)
+    text = Preprocessed(rendered(socket_plans, kernels, version, settings, packet_filter))
+    for prefix in ("OFF_", "MASK_", "SHIFT_", "FILTER_", "KIND_", "SOCKET_", "COUNTER_", "RTT_", "HISTOGRAM_", "TICK_"):
+        assert text.used(prefix) <= text.macros.keys(), prefix
+    assert {"tell_socket", "handle", "call_ends"} <= text.functions
+    assert {"FILTER_L4", "FILTER_NETNS", "FILTER_SRTT_US", "FILTER_MINRTT_US"} <= text.used("FILTER_")
+    assert ("count_rtt" in text.functions) == settings.count_rtt
+    assert ("count_peer" in text.functions) == bool(settings.peers_max)
+
+
+@pytest.mark.parametrize("name", SOCKET_PLACES)
+def test_members_of_sockets(socket_plans: dict[str, Plan], kernels: dict[str, Kernel], name: str) -> None:
+    texts = [Preprocessed(rendered(socket_plans, kernels, version, SOCKETS)) for version in VERSIONS]
+    assert [int(text.macros[name], 0) for text in texts] == SOCKET_PLACES[name]
+
+
+def test_the_timer_of_retransmissions_is_found_whatever_it_is_called(
+    socket_plans: dict[str, Plan], kernels: dict[str, Kernel]
+) -> None:
+    for version, struct, path in (
+        ("5.10", "inet_connection_sock", "icsk_timeout"), ("6.12", "inet_connection_sock", "icsk_timeout"),
+        ("7.2", "sock", "tcp_retransmit_timer.expires"),
+    ):  # fmt: skip
+        text = Preprocessed(rendered(socket_plans, kernels, version, SOCKETS))
+        member = kernels[version].btf.member(struct, path)
+        assert member is not None
+        assert int(text.macros["OFF_inet_connection_sock__timeout"], 0) == member.offset

@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 
 TIMEOUT_S = 30
 # Nobody waits longer for a program that waits for a packet that never comes.
@@ -89,6 +90,56 @@ def broken_ip(device: str, target: str) -> None:
         sender.bind((device, 0))
         sender.send(bytes.fromhex(target.replace(":", "")) + bytes(6) + b"\x08\0" + header + bytes(40))
     tell(sent=1)
+
+
+def until_told() -> None:
+    """Says that it is so far, and goes on when it gets the signal for it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    print("ready", flush=True)
+    signal.sigwait([signal.SIGUSR1])
+
+
+def tcp_answer(address: str, port: str) -> None:
+    """Answers each byte of a connection by a byte."""
+    with socket.socket(family(address), socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.settimeout(TIMEOUT_S)
+        listener.bind((address, int(port)))
+        listener.listen()
+        print("ready", flush=True)
+        connection, _ = listener.accept()
+        with connection:
+            connection.settimeout(TIMEOUT_S)
+            answered = 0
+            while connection.recv(1):
+                connection.send(b"x")
+                answered += 1
+    tell(answered=answered)
+
+
+def tcp_ask(address: str, port: str, count: str) -> None:
+    """Sends a byte and waits for the answer, so many times; tells how long it took in the middle. Closes when told."""
+    with socket.create_connection((address, int(port)), TIMEOUT_S) as connection:
+        took_us = []
+        for _ in range(int(count)):
+            before = time.monotonic()
+            connection.send(b"x")
+            assert connection.recv(1) == b"x"
+            took_us.append(round((time.monotonic() - before) * 1_000_000))
+        own_port = connection.getsockname()[1]
+        until_told()
+    tell(port=own_port, median_us=sorted(took_us)[len(took_us) // 2])
+
+
+def tcp_stall(address: str, port: str, size: str) -> None:
+    """Connects, sends so many bytes when told, and then a byte now and then, whether it is acknowledged or not."""
+    with socket.create_connection((address, int(port)), TIMEOUT_S) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        until_told()
+        connection.sendall(b"x" * int(size))
+        while True:
+            time.sleep(0.1)
+            connection.send(b"x")
 
 
 def sctp_serve(address: str, port: str) -> None:

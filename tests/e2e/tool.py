@@ -204,6 +204,12 @@ class Nettrace:
             if containing in self.output[seen]:
                 return
 
+    def wait_lines_with(self, text: str, count: int, timeout: float = 60) -> None:
+        """Waits until so many lines with this text have been printed."""
+        limit = time.monotonic() + timeout
+        while sum(text in line for line in self.output) < count:
+            self._read_line(limit)
+
     def _read_line(self, limit: float) -> None:
         try:
             line = self._lines.get(timeout=max(0.0, limit - time.monotonic()))

@@ -1,6 +1,7 @@
 """Traffic between hosts, each piece with what the hosts themselves say of it."""
 
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -39,6 +40,10 @@ class Peer:
             out = self.process.stdout.read()
         assert self.process.wait() == 0
         return json.loads(out)  # type: ignore[no-any-return]
+
+    def go_on(self) -> None:
+        """Lets one that waits for it go on; ip has become the program by now."""
+        self.process.send_signal(signal.SIGUSR1)
 
     def kill(self) -> None:
         """Ends it."""
