@@ -63,10 +63,10 @@ class Seen:
 @pytest.fixture(scope="module")
 def seen(pair: Pair) -> Iterator[Seen]:
     left, right = pair
-    server = Peer(right, "tcp-serve", right.ip, str(STALLED_PORT))
     try:
         with Nettrace("--sock", "--detail", "-P", f"{PORT}-{STALLED_PORT}", "-t", TRACES) as trace:
             before = left.snmp("Tcp", "RetransSegs")
+            server = Peer(right, "tcp-serve", right.ip, str(STALLED_PORT))
             stalled = Peer(left, "tcp-stall", right.ip, str(STALLED_PORT), str(SIZE))
             v4 = tcp(left, right, right.ip, PORT, 2000)
             v6 = tcp(left, right, right.ip6, PORT, 2000)
@@ -79,9 +79,9 @@ def seen(pair: Pair) -> Iterator[Seen]:
             assert trace.stop() == 0
         yield Seen(trace, v4, v6, stalled, ss, (at_least, left.snmp("Tcp", "RetransSegs") - before))
         stalled.kill()
+        server.kill()
     finally:
         left.sh("tc qdisc del dev l0 root", check=False)
-        server.kill()
 
 
 def states(seen: Seen, source: str, sport: int) -> list[str]:
