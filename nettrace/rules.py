@@ -38,7 +38,7 @@ _DEFINED = {
     "TC_ACT_UNSPEC": -1, "TC_ACT_OK": 0, "TC_ACT_SHOT": 2, "TC_ACT_STOLEN": 4, "TC_ACT_QUEUED": 5,
     "TC_ACT_REDIRECT": 7, "TC_ACT_TRAP": 8, "NULL": 0, "true": 1, "false": 0,
 }  # fmt: skip
-_SYMBOL = re.compile(r"-?(?:\w+\.)?[A-Za-z_]\w*")
+_SYMBOL = re.compile(r"-?(?:\w+\.)?(?P<word>[A-Za-z_]\w*)")
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Rule:
     level: str  # info, warn or error
     message: str
     advice: tuple[str, ...] = ()
-    evidence: tuple[str, ...] = ()  # what to look for on the host, names that nettrace/diagnosis.py knows
+    evidence: tuple[str, ...] = ()  # what to look for on the host, names that nettrace/proof.py knows
     effect: bool = False  # it says that something went wrong further in, not what
 
     @property
@@ -145,6 +145,8 @@ def _rule(name: str, item: Item, traces: Mapping[str, Trace]) -> Rule:
     for trace in names:
         if trace not in traces:
             raise fields["trace"].error(f"there is no trace '{trace}'{did_you_mean(trace, traces)}")
+    if len(set(names)) < len(names):
+        raise fields["trace"].error("a trace is named twice")
     conditions = tuple(_conditions(fields["when"], [traces[trace] for trace in names])) if "when" in fields else ()
     returns = fields["returns"].text() if "returns" in fields else None
     if returns is not None and any(traces[trace].tracepoint for trace in names):
@@ -172,8 +174,7 @@ def _conditions(item: Item, traces: list[Trace]) -> Iterable[Condition]:
             raise comparisons.error(f"'{subject}' is compared with nothing: leave it out if it may be anything")
         for operator, value in comparisons.mapping().items():
             if operator not in OPERATORS:
-                hint = did_you_mean(operator, OPERATORS)
-                raise value.error(f"unknown operator '{operator}'{hint}; there are {', '.join(OPERATORS)}")
+                raise value.error(f"unknown operator '{operator}'; there are {', '.join(OPERATORS)}")
             values = value.items() if operator in ("in", "between") else [value]
             found = tuple(_value(each, subject) for each in values)
             if not found:
@@ -203,14 +204,24 @@ def _check_subject(subject: str, item: Item, traces: list[Trace]) -> None:
 
 
 def _value(item: Item, subject: str) -> Value:
-    if type(item.value) is bool:
-        return int(item.boolean())
-    if type(item.value) is int:
-        return item.integer()
+    if subject != REASON and isinstance(item.value, int):  # true and false too
+        return int(item.value)
     text = item.text()
-    if subject in _RETURNED and not _SYMBOL.fullmatch(text):
-        raise item.error(f"'{text}' is no number, and no name of one")
+    if subject in _RETURNED and not _is_symbol(text):
+        raise item.error(f"'{text}' is no number, and no name of one{did_you_mean(text, _DEFINED)}")
     return text
+
+
+def _is_symbol(text: str) -> bool:
+    """Whether it stands for a number; of an enum's members only a kernel knows."""
+    match = _SYMBOL.fullmatch(text)
+    return match is not None and ("." in text or _named(match["word"]) is not None)
+
+
+def _named(word: str) -> Optional[int]:
+    """What a name stands for that means the same on all kernels."""
+    number: Optional[int] = _DEFINED.get(word, getattr(errno, word, None) if word.startswith("E") else None)
+    return number
 
 
 class Judge:
@@ -274,5 +285,5 @@ class Judge:
         if enum:
             found = next((known for known, text in self._enum_names(enum).items() if text == name), None)
         else:
-            found = _DEFINED.get(word, getattr(errno, word, None) if word.startswith("E") else None)
+            found = _named(word)
         return None if found is None else sign * found
