@@ -22,8 +22,7 @@ _EVIDENCE = {
     "NEIGH_FAILED": ("neighbour",), "NEIGH_QUEUEFULL": ("neighbour",), "NEIGH_DEAD": ("neighbour",),
     "NEIGH_CREATEFAIL": ("neighbour",), "PKT_TOO_BIG": ("mtu",), "XDP": ("xdp",), "TC_INGRESS": ("tc",),
     "TC_EGRESS": ("tc",), "QDISC_DROP": ("qdisc",), "CPU_BACKLOG": ("backlog",), "FULL_RING": ("device",),
-    "DEV_READY": ("device",), "TCP_LISTEN_OVERFLOW": ("accept_queue",), "LISTENOVERFLOWS": ("accept_queue",),
-    "TCPREQQFULLDROP": ("accept_queue",), "IPV4_BAD_QUALIFIERS": (), "NO_TX_TARGET": ("device",),
+    "DEV_READY": ("device",), "TCP_LISTEN_OVERFLOW": ("accept_queue",), "NO_TX_TARGET": ("device",),
 }  # fmt: skip
 _QDISC_PREFIX = "QDISC_"
 
@@ -47,9 +46,9 @@ class Finding(NamedTuple):
 class Diagnosis:
     """Makes findings of packets.
 
-    rule: which rule an event meets. told: what its facts say. reason: what a drop means, with the name
-    of its reason, None where it happens to healthy packets. evidence: reads what is wanted for a finding
-    of this packet on the host. deciding: which of the functions at a netfilter hook decided.
+    rule: which rule an event meets. told: what its facts say. drop: what an event means that is a drop,
+    None where it happens to healthy packets. evidence: reads what is wanted for a finding of this packet
+    on the host. deciding: which of the functions at a netfilter hook decided.
     """
 
     def __init__(
