@@ -1,0 +1,192 @@
+"""What is found of packets: the cause first, what is read for it, and what a drop says."""
+
+from __future__ import annotations  # pytest 6.0 of Debian 11 does not export all the types
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Optional
+
+import pytest
+
+from nettrace import files, reasons
+from nettrace.analyzers import Told
+from nettrace.diagnosis import _EVIDENCE, Diagnosis, Finding, of_drop
+from nettrace.event import Context, Drop, Event
+from nettrace.evidence import Evidence
+from nettrace.reasons import Reason
+from nettrace.rules import Rule
+
+from .headers import PING
+
+# What a packet met is told by the names of its traces: the level, whether it is an effect, and a name.
+INFO, WARN, ERROR = "info", "warn", "error"
+
+
+def rule_of(item: Event) -> Optional[Rule]:
+    level, _, rest = item.trace.partition(" ")
+    if level not in (INFO, WARN, ERROR):
+        return None
+    effect, name = rest.startswith("effect "), rest.split()[-1]
+    wanted = () if name == "unproven" else ("route", name)
+    return Rule(name, (item.trace,), (), None, level, f"it is {name}", ("do it",), wanted, effect)
+
+
+REASON = Reason("NO_SOCKET", (), ERROR, "No socket. None at all.", ("a",), ("b",), ("Start it.",))
+
+
+def drop_of(item: Event) -> Finding:
+    return of_drop(item, "NO_SOCKET", REASON, "tcp_v4_rcv+0x1")
+
+
+class Host:
+    """Remembers what was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, int]] = []
+
+    def evidence(self, finding: Finding, context: Context) -> Sequence[Evidence]:
+        self.asked.append((finding.name, context.packet_id))
+        return [Evidence("ip route", f"of {finding.name}")]
+
+
+def context(*traces: str, drops: bool = False) -> Context:
+    events = [Event(at, trace, 1, PING) for at, trace in enumerate(traces)]
+    if drops:
+        events.append(Event(99, "kfree_skb", 1, PING, drop=Drop(0xABCD, 3)))
+    return Context(7, (1,), tuple(events), False, False)
+
+
+def found(*traces: str, drops: bool = False, host: Optional[Host] = None) -> tuple[Finding, ...]:
+    host = host or Host()
+    diagnosis = Diagnosis(rule_of, lambda item: (Told("hook", item.trace),), drop_of, host.evidence)
+    return diagnosis.findings(context(*traces, drops=drops))
+
+
+def names(findings: Sequence[Finding]) -> list[str]:
+    """With a star at the root."""
+    return [f"{finding.name}{'*' if finding.root else ''}" for finding in findings]
+
+
+def test_a_finding() -> None:
+    (finding,) = found("ip_rcv", "error effect a", "ip_output")
+    assert finding == Finding(
+        Event(1, "error effect a", 1, PING), ERROR, "a", "it is a", effect=True, told=(Told("hook", "error effect a"),),
+        advice=("do it",), wanted=("route", "a"), evidence=(Evidence("ip route", "of a"),), root=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("traces", "ordered"),
+    [
+        ([], []),
+        (["ip_rcv"], []),
+        (["info a"], ["a"]),
+        (["error a"], ["a*"]),
+        # The earliest, and the others as they happened.
+        (["error a", "error b", "error c"], ["a*", "b", "c"]),
+        # A cause goes before an effect, whenever it was seen.
+        (["error effect a", "error b"], ["b*", "a"]),
+        (["info a", "error effect b", "warn c", "error d", "info e"], ["d*", "a", "b", "c", "e"]),
+        # An error before a warning.
+        (["warn a", "error b", "error c"], ["b*", "a", "c"]),
+        (["warn effect a", "error effect b"], ["b*", "a"]),
+        # But a cause that is a warning explains an effect that is an error.
+        (["error effect a", "warn b"], ["b*", "a"]),
+        (["error effect a", "error effect b"], ["a*", "b"]),
+        # Without an error nothing failed.
+        (["warn a", "warn b"], ["a", "b"]),
+        (["warn effect a", "info b"], ["a", "b"]),
+    ],
+)
+def test_the_root_is_the_first_and_the_others_as_they_happened(traces: list[str], ordered: list[str]) -> None:
+    assert names(found(*traces)) == ordered
+
+
+@pytest.mark.parametrize(
+    ("traces", "drops", "asked"),
+    [
+        (["info a", "info b"], False, []),
+        (["error a"], False, ["a"]),
+        (["warn a"], False, ["a"]),
+        (["info a", "error b", "info c"], False, ["b"]),
+        # Of the first three, the root among them.
+        (["error effect a", "error effect b", "error effect c", "error d"], False, ["d", "a", "b"]),
+        (["warn a", "warn b", "warn c", "warn d"], False, ["a", "b", "c"]),
+        # What is ordinary takes no place.
+        (["info a", "info b", "info c", "warn d"], False, ["d"]),
+        # Nor is it asked what nobody wants to know.
+        (["error unproven", "warn a"], False, ["a"]),
+        (["info a"], True, ["NO_SOCKET"]),
+    ],
+)
+def test_evidence_is_for_what_matters_most(traces: list[str], drops: bool, asked: list[str]) -> None:
+    host = Host()
+    findings = found(*traces, drops=drops, host=host)
+    assert host.asked == [(name, 7) for name in asked]
+    assert {finding.name: finding.evidence for finding in findings if finding.evidence} == {
+        name: (Evidence("ip route", f"of {name}"),) for name in asked
+    }
+
+
+def test_a_drop_is_a_finding() -> None:
+    assert names(found("ip_rcv", drops=True)) == ["NO_SOCKET*"]
+    assert names(found("warn a", drops=True)) == ["NO_SOCKET*", "a"]
+    assert names(found("error a", drops=True)) == ["a*", "NO_SOCKET"]
+
+
+def test_a_trace_that_drops_may_meet_a_rule_too() -> None:
+    diagnosis = Diagnosis(rule_of, lambda item: (), drop_of, Host().evidence)
+    item = Event(1, "error effect a", 1, PING, drop=Drop(0xABCD, 3))
+    assert names(diagnosis.findings(Context(7, (1,), (item,), False, False))) == ["NO_SOCKET*", "a"]
+
+
+DROPPED = Event(1, "kfree_skb", 1, PING, drop=Drop(0xABCD, 3))
+PLACE = Told("location", "tcp_v4_rcv+0x1")
+
+
+def test_a_drop_with_a_reason_that_is_known() -> None:
+    assert of_drop(DROPPED, "NO_SOCKET", REASON, "tcp_v4_rcv+0x1") == Finding(
+        DROPPED, ERROR, "NO_SOCKET", "No socket. None at all", False, (PLACE, Told("drop reason", "NO_SOCKET")),
+        ("Start it.",), ("listeners",),
+    )  # fmt: skip
+
+
+def test_a_drop_with_a_reason_that_nobody_described() -> None:
+    assert of_drop(DROPPED, "BRAND_NEW", None, "tcp_v4_rcv+0x1") == Finding(
+        DROPPED, ERROR, "BRAND_NEW", "the kernel dropped the packet", False, (PLACE, Told("drop reason", "BRAND_NEW"))
+    )
+    assert of_drop(DROPPED, "QDISC_NEW", None, "x").wanted == ("qdisc",)
+
+
+def test_a_drop_without_a_reason_is_an_inference_and_no_cause() -> None:
+    finding = of_drop(DROPPED, None, None, "tcp_v4_rcv+0x1")
+    assert (finding.level, finding.effect, finding.told) == (ERROR, True, (PLACE,))
+    assert finding.doubt and finding.advice and not finding.wanted
+
+
+@pytest.mark.parametrize("name", ["NOT_SPECIFIED", "NETFILTER_DROP"])
+def test_reasons_that_name_no_cause(name: str) -> None:
+    assert of_drop(DROPPED, name, reasons.load(files.RULES).drop(name), "x").effect
+
+
+@pytest.mark.parametrize("level", [INFO, WARN])
+def test_drops_that_happen_to_healthy_packets(level: str) -> None:
+    finding = of_drop(DROPPED, "NO_SOCKET", replace(REASON, level=level), "x")
+    assert (finding.level, finding.effect) == (level, False)
+
+
+def test_reasons_that_evidence_is_for_exist() -> None:
+    known = reasons.load(files.RULES)
+    assert [name for name in _EVIDENCE if known.drop(name) is None] == []
+    # What evidence is wanted for is not harmless.
+    assert [name for name in _EVIDENCE if getattr(known.drop(name), "level", INFO) == INFO] == []
+
+
+def test_remarks() -> None:
+    told = (Told("hook", "ipv4 in chain: INPUT"), Told("route", "route: local"))
+    diagnosis = Diagnosis(rule_of, lambda item: told, drop_of, Host().evidence)
+    remarks = [(INFO, "ipv4 in chain: INPUT"), (INFO, "route: local")]
+    assert list(diagnosis.remarks(Event(1, "ip_rcv", 1, PING))) == remarks
+    assert list(diagnosis.remarks(Event(1, "warn a", 1, PING))) == [*remarks, (WARN, "it is a")]
+    # The line of a drop tells its reason.
+    assert list(diagnosis.remarks(DROPPED)) == remarks
