@@ -12,7 +12,7 @@ from . import evidence_devices as devices
 from . import evidence_routes as routes
 from . import evidence_sockets as sockets
 from .diagnosis import Finding
-from .event import PORTS_L4, Context, Device, Event, Packet
+from .event import HAS_L4, PORTS_L4, Context, Device, Event, Packet
 from .evidence import Evidence
 from .evidence_firewall import Firewalls
 
@@ -65,22 +65,26 @@ class Prover:
         return list(dict.fromkeys(found))  # as several questions may be answered by the same
 
 
+def _steps(item: Event, context: Context) -> Iterator[Event]:
+    """The way of the event's skb up to it."""
+    for each in context.events:
+        if each.skb == item.skb:
+            yield each
+        if each is item:
+            return
+
+
 def _device(item: Event, context: Context) -> Optional[Device]:
     """Where the packet was at the event; where it was last seen before, if the event does not tell."""
-    found = None
-    for each in context.events:
-        if each.skb == item.skb and each.device is not None:
-            found = each.device
-        if each is item:
-            break
-    return item.device or found
+    return next((each.device for each in reversed(list(_steps(item, context))) if each.device is not None), None)
 
 
 def _case(finding: Finding, context: Context, device: Device) -> Optional[_Case]:
     packet = finding.event.packet
     if packet.l3_protocol not in (_IPV4, _IPV6):
         return None
-    protocol = _PROTOCOLS.get(packet.l4_protocol, "")
+    # Of fragments only the first has ports.
+    protocol = _PROTOCOLS.get(packet.l4_protocol, "") if packet.flags & HAS_L4 else ""
     sport, dport = PORTS_L4.unpack(packet.l4) if protocol else (0, 0)
     detail = finding.event.detail
     return _Case(
@@ -92,15 +96,11 @@ def _case(finding: Finding, context: Context, device: Device) -> Optional[_Case]
 def _came_in_by(case: _Case) -> int:
     """The index of the device by which the packet came in here; 0: it is one of this host's own."""
     found = 0
-    for item in case.context.events:
-        if item.skb != case.finding.event.skb or item.device is None:
-            continue
-        if item.device.netns != case.device.netns:
+    for item in _steps(case.finding.event, case.context):
+        if item.device is not None and item.device.netns != case.device.netns:
             found = 0
-        elif item.trace in _INPUT:
+        elif item.device is not None and item.trace in _INPUT:
             found = item.device.ifindex
-        if item is case.finding.event:
-            break
     return found
 
 
@@ -150,12 +150,10 @@ def _neighbour(case: _Case) -> Iterator[evidence.Fact]:
 def _next_hop(case: _Case) -> Address:
     """The router that the packet goes to next, as its route said; else its destination."""
     hop: Address = case.daddr
-    for item in case.context.events:
+    for item in _steps(case.finding.event, case.context):
         gateway = item.fact("gateway")
-        if item.skb == case.finding.event.skb and isinstance(gateway, int):
+        if isinstance(gateway, int):
             hop = ipaddress.IPv4Address(gateway.to_bytes(4, "little")) if gateway else case.daddr
-        if item is case.finding.event:
-            break
     return hop
 
 
@@ -165,7 +163,7 @@ def _mtu(case: _Case) -> Iterator[evidence.Fact]:
 
 
 def _way_out(case: _Case) -> str:
-    names = [item.fact("device") for item in case.context.events if item.skb == case.finding.event.skb]
+    names = [item.fact("device") for item in _steps(case.finding.event, case.context)]
     return next((name for name in reversed(names) if isinstance(name, str) and name), "")
 
 
