@@ -1,0 +1,194 @@
+"""What facts say in words, against the numbers of the kernel's headers."""
+
+from __future__ import annotations  # pytest 6.0 of Debian 11 does not export all the types
+
+import socket
+from typing import Any, Union
+
+import pytest
+
+from nettrace import files, tree
+from nettrace.analyzers import Told, hook_text, tell
+from nettrace.event import Event
+
+from .headers import IP, PING, UDP, packet
+
+
+def told(one: Any = PING, **facts: Union[int, str]) -> list[Told]:
+    return list(tell(Event(0, "x", 1, one, facts=tuple(facts.items()))))
+
+
+def register(address: str) -> int:
+    """An address as it is in the register of a little-endian machine."""
+    return int.from_bytes(socket.inet_aton(address), "little")
+
+
+def swapped(number: int) -> int:
+    """16 bits in network byte order, as a little-endian machine reads them."""
+    return int.from_bytes(number.to_bytes(2, "big"), "little")
+
+
+# NFPROTO_* and the hooks of each, by their numbers in include/uapi/linux/netfilter*.h
+HOOKS = {
+    (2, 0): "ipv4 in chain: PRE_ROUTING",
+    (2, 1): "ipv4 in chain: INPUT",
+    (2, 2): "ipv4 in chain: FORWARD",
+    (2, 3): "ipv4 in chain: OUTPUT",
+    (2, 4): "ipv4 in chain: POST_ROUTING",
+    (10, 1): "ipv6 in chain: INPUT",
+    (1, 5): "inet in chain: INGRESS",
+    (3, 0): "arp in chain: ARP_IN",
+    (3, 1): "arp in chain: ARP_OUT",
+    (3, 2): "arp in chain: ARP_FORWARD",
+    (5, 0): "netdev in chain: INGRESS",
+    (5, 1): "netdev in chain: EGRESS",
+    (7, 2): "bridge in chain: FORWARD",
+    (7, 5): "bridge in chain: BROUTING",
+    (3, 3): "arp in chain: 3",
+    (5, 2): "netdev in chain: 2",
+    (12, 6): "12 in chain: 6",
+}
+
+
+@pytest.mark.parametrize(("family", "hook"), HOOKS)
+def test_hooks(family: int, hook: int) -> None:
+    assert hook_text(family, hook) == HOOKS[family, hook]
+    assert told(family=family, hook=hook) == [Told("hook", HOOKS[family, hook])]
+
+
+@pytest.mark.parametrize(
+    ("facts", "label", "text"),
+    [
+        ({"table": "filter", "chain": "INPUT"}, "table", "nftables table:filter, chain:INPUT"),
+        ({"table": "nat", "hook": 4}, "table", "iptables table:nat, chain:POST_ROUTING"),
+        ({"table": "nat", "hook": 9}, "table", "iptables table:nat"),
+        ({"table": "raw"}, "table", "iptables table:raw"),
+        (
+            {"kind": "tbf", "handle": 0x8001_0000, "packets": 7, "limit": 10},
+            "queue", "qdisc tbf 8001: holds 7 packets of 10",
+        ),
+        ({"kind": "noqueue", "handle": 0, "packets": 0, "limit": 0}, "queue", "qdisc noqueue holds 0 packets"),
+        ({"kind": "fq_codel", "handle": 0x10000, "packets": 1}, "queue", "qdisc fq_codel 1: holds 1 packets"),
+        (
+            {"route": 1, "gateway": register("192.168.7.1"), "device": "eth0"},
+            "route", "route: unicast via 192.168.7.1 dev eth0",
+        ),
+        ({"route": 2, "gateway": 0, "device": "lo"}, "route", "route: local dev lo"),
+        ({"route": 3, "device": "eth0"}, "route", "route: broadcast dev eth0"),
+        ({"route": 5, "device": "eth0"}, "route", "route: multicast dev eth0"),
+        ({"route": 7, "device": "lo"}, "route", "route: unreachable dev lo"),
+        ({"route": 99, "device": "lo"}, "route", "route: 99 dev lo"),
+        # NUD_*
+        ({"neighbour": 0}, "neighbour", "neighbour: NONE"),
+        ({"neighbour": 0x01}, "neighbour", "neighbour: INCOMPLETE"),
+        ({"neighbour": 0x02}, "neighbour", "neighbour: REACHABLE"),
+        ({"neighbour": 0x20}, "neighbour", "neighbour: FAILED"),
+        ({"neighbour": 0x80}, "neighbour", "neighbour: PERMANENT"),
+        ({"neighbour": 0x03}, "neighbour", "neighbour: 3"),
+        # TCP_*
+        ({"state": 1}, "socket state", "state: TCP_ESTABLISHED"),
+        ({"state": 7}, "socket state", "state: TCP_CLOSE"),
+        ({"state": 10}, "socket state", "state: TCP_LISTEN"),
+        ({"state": 12}, "socket state", "state: TCP_NEW_SYN_RECV"),
+        ({"state": 77}, "socket state", "state: TCP_77"),
+        ({"reset_reason": 0}, "reset reason", "reason: 0"),
+        ({"memory": 5000, "limit": 5000}, "receive buffer", "receive buffer: 5000 of 5000 bytes"),
+        # A queue of length 1 has room for two: sk_acceptq_is_full()
+        ({"queued": 2, "backlog": 1}, "accept queue", "accept queue is full: 2 of 1"),
+        # enum ip_conntrack_info, in the low bits of a pointer
+        ({"connection": 0xFFFF888100000000}, "connection", "connection: established"),
+        ({"connection": 0xFFFF888100000001}, "connection", "connection: related"),
+        ({"connection": 0xFFFF888100000002}, "connection", "connection: new"),
+        ({"connection": 0xFFFF888100000003}, "connection", "connection: established, reply"),
+        ({"connection": 7}, "connection", "connection: untracked"),
+        ({"connection": 0xFFFF888100000005}, "connection", "connection: 5"),
+    ],
+)  # fmt: skip
+def test_facts_in_words(facts: dict[str, Union[int, str]], label: str, text: str) -> None:
+    assert told(**facts) == [Told(label, text)]
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {},
+        # Only half of it is known.
+        {"family": 2},
+        {"hook": 1},
+        {"chain": "INPUT"},
+        {"kind": "tbf"},
+        {"route": 1},
+        {"device": "eth0"},
+        {"memory": 9},
+        {"queued": 9},
+        # Nothing out of the ordinary.
+        {"memory": 4999, "limit": 5000},
+        {"memory": 1, "limit": 0},
+        {"queued": 1, "backlog": 1},
+        {"connection": 0},
+        {"state": 0},
+        # Without a route, its device has no name.
+        {"route": 0, "gateway": 0, "device": ""},
+        # For rules only.
+        {"ttl": 1},
+        {"hop_limit": 1},
+        {"error": 113},
+        {"type": 3, "code": 3},
+    ],
+)
+def test_what_says_nothing(facts: dict[str, Union[int, str]]) -> None:
+    assert told(**facts) == []
+
+
+LARGE = packet(IP, UDP, l3_length=1500)
+DF, MF = swapped(0x4000), swapped(0x2000)
+
+
+@pytest.mark.parametrize(
+    ("one", "facts", "text"),
+    [
+        (LARGE, {"mtu": 1400, "fragment": DF}, "size: 1500 bytes, the device takes 1400, and DF is set"),
+        # IPv6 routers never cut a packet.
+        (LARGE, {"mtu": 1400}, "size: 1500 bytes, the device takes 1400"),
+        (LARGE, {"mtu": 1500, "fragment": DF}, ""),
+        (LARGE, {"mtu": 1400, "fragment": 0}, ""),
+        (LARGE, {"mtu": 1400, "fragment": MF}, ""),
+        (LARGE, {"mtu": 0, "fragment": DF}, ""),
+        # Its segments are what has to fit.
+        (LARGE._replace(gso_size=1300), {"mtu": 1400, "fragment": DF}, ""),
+    ],
+)
+def test_what_is_too_large(one: Any, facts: dict[str, Union[int, str]], text: str) -> None:
+    assert told(one, **facts) == ([Told("size", text)] if text else [])
+
+
+def test_all_that_an_event_tells() -> None:
+    route: dict[str, Union[int, str]] = {"route": 1, "gateway": 0, "device": "eth1", "mtu": 1400, "fragment": DF, "ttl": 64}
+    assert [each.label for each in told(LARGE, **route)] == ["route", "size"]
+    assert [each.label for each in told(state=10, reset_reason=2)] == ["socket state", "reset reason"]
+
+
+def test_a_reset_reason_has_a_name() -> None:
+    item = Event(0, "tcp_v4_send_reset", 1, PING, facts=(("reset_reason", 2),))
+    assert tell(item, {2: "NO_SOCKET"}.__getitem__) == (Told("reset reason", "reason: NO_SOCKET"),)
+
+
+# What is said of each fact, where it is said at all; with which others it is said together.
+EXAMPLES: dict[str, dict[str, Union[int, str]]] = {
+    "hook": {"hook": 1, "family": 2}, "family": {"hook": 1, "family": 2}, "table": {"table": "a"},
+    "chain": {"table": "a", "chain": "b"}, "kind": {"kind": "fq", "packets": 1}, "handle": {"kind": "fq", "packets": 1},
+    "packets": {"kind": "fq", "packets": 1}, "limit": {"memory": 9, "limit": 1}, "memory": {"memory": 9, "limit": 1},
+    "route": {"route": 1, "device": "a"}, "gateway": {"route": 1, "device": "a"}, "device": {"route": 1, "device": "a"},
+    "mtu": {"mtu": 10}, "fragment": {"mtu": 10, "fragment": DF}, "neighbour": {"neighbour": 1}, "state": {"state": 1},
+    "reset_reason": {"reset_reason": 1}, "queued": {"queued": 9, "backlog": 1}, "backlog": {"queued": 9, "backlog": 1},
+    "connection": {"connection": 7},
+}  # fmt: skip
+# Conditions of rules.
+FOR_RULES = {"ttl", "hop_limit", "error", "type", "code"}
+
+
+def test_no_fact_of_the_tree_is_for_nothing() -> None:
+    known = {name for trace in tree.load(files.TREE).traces() for name, _ in trace.facts}
+    assert known == EXAMPLES.keys() | FOR_RULES
+    for facts in EXAMPLES.values():
+        assert told(LARGE, **facts)
