@@ -10,7 +10,7 @@ TITLE = "---------------- ANALYSIS RESULT ---------------------"
 GOOD = "this is a good packet!"
 FINISHED = "analysis finished!"
 
-_LEVELS = {INFO: "INFO", WARN: "WARNING", ERROR: "ERROR"}
+_LEVELS = {WARN: "WARNING", ERROR: "ERROR"}
 ROOT = "most likely the root cause"
 
 
@@ -23,7 +23,6 @@ def report_text(
     group: of a trace. place: a device's name as packets' lines have it. paint: puts a text in a level's colour.
     """
     lines = [TITLE]
-    # What is ordinary is told too where something was rewritten, as by NAT, but does not count.
     bad = [finding for finding in findings if finding.level != INFO]
     if not bad:
         lines.append(GOOD)

@@ -187,6 +187,16 @@ class Text:
         self._out.write(text + "\n")
         self._out.flush()
 
+    def place(self, device: Device) -> str:
+        """Where that is: "eth0", "eth0@namespace" unless it is the tool's own one, "@namespace" for no device."""
+        netns = "" if device.netns == self._know.own_netns else self._netns(device.netns)
+        interface = _printable(device.name) if device.ifindex else ""
+        return f"{interface}@{netns}" if netns else interface
+
+    def paint(self, level: str, text: str) -> str:
+        """The text in the colour of a level: info, warn or error."""
+        return self._paint({"error": "31", "warn": "33"}.get(level, "2"), text)
+
     def _block(self, context: Context) -> list[str]:
         """The lines of a packet's events, and between them where it came to be elsewhere."""
         lines: list[str] = []
@@ -291,16 +301,10 @@ class Text:
     def _move(self, there: Optional[Device], here: Device, mark: str) -> list[str]:
         """The line that says so; none for a packet that begins in the tool's own namespace and at no device yet."""
         if there is None or (there.netns == here.netns and not there.ifindex):
-            place = self._place(here)
+            place = self.place(here)
         else:
-            place = f"{self._place(there) or f'@{there.netns}'} -> {self._place(here) or f'@{here.netns}'}"
+            place = f"{self.place(there) or f'@{there.netns}'} -> {self.place(here) or f'@{here.netns}'}"
         return [self._cyan(f"    ~ {mark}{' ' if mark else ''}{place}")] if place else []
-
-    def _place(self, device: Device) -> str:
-        """Where that is: "eth0", "eth0@namespace" unless it is the tool's own one, "@namespace" for no device."""
-        netns = "" if device.netns == self._know.own_netns else self._netns(device.netns)
-        interface = _printable(device.name) if device.ifindex else ""
-        return f"{interface}@{netns}" if netns else interface
 
     def _netns(self, inode: int) -> str:
         name = self._know.netns(inode)
@@ -328,14 +332,6 @@ class Text:
 
     def _group_column(self, item: Event) -> str:
         return f"[{self._know.groups.get(item.trace, ''):<8}]"
-
-    def paint(self, level: str, text: str) -> str:
-        """The text in the colour of a level: info, warn or error."""
-        return self._paint({"error": "31", "warn": "33"}.get(level, "2"), text)
-
-    def place(self, device: Device) -> str:
-        """Where that is, in words."""
-        return self._place(device)
 
     def _bold(self, text: str) -> str:
         return self._paint("1", text)
