@@ -163,7 +163,14 @@ def test_what_is_too_large(one: Any, facts: dict[str, Union[int, str]], text: st
 
 
 def test_all_that_an_event_tells() -> None:
-    route: dict[str, Union[int, str]] = {"route": 1, "gateway": 0, "device": "eth1", "mtu": 1400, "fragment": DF, "ttl": 64}
+    route: dict[str, Union[int, str]] = {
+        "route": 1,
+        "gateway": 0,
+        "device": "eth1",
+        "mtu": 1400,
+        "fragment": DF,
+        "ttl": 64,
+    }
     assert [each.label for each in told(LARGE, **route)] == ["route", "size"]
     assert [each.label for each in told(state=10, reset_reason=2)] == ["socket state", "reset reason"]
 
