@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from nettrace.kernel import Kernel
-from nettrace.meaning import return_text
+from nettrace.meaning import number, return_text, verdict
 
 ENUMS = {
     "gro_result": {0: "GRO_MERGED", 1: "GRO_MERGED_FREE", 2: "GRO_HELD", 3: "GRO_NORMAL", 4: "GRO_CONSUMED"},
@@ -248,3 +248,51 @@ def test_recorded_kernels(
         assert reason is not None
         returned = -reason
     assert of_kernel(kernel, function, register(returned)) == meaning
+
+
+@pytest.mark.parametrize(
+    ("type_text", "value", "meant"),
+    [
+        ("int", register(-113, 32), -113),
+        ("int", 0xABCD_0000_0001, 1),
+        ("unsigned int", register(-113, 32), 0xFFFFFF8F),
+        ("u8", 0x1FF, 0xFF),
+        ("s8", 0x1FF, -1),
+        ("short int", 0x18000, -0x8000),
+        ("__sum16", 0xABCD_FFFF, 0xFFFF),
+        ("long int", register(-5), -5),
+        ("long unsigned int", register(-5), register(-5)),
+        ("bool", 0xFF00, 0),
+        ("_Bool", 0x101, 1),
+        ("struct sock *", 0xFFFF_8881_0000_0000, 0xFFFF_8881_0000_0000),
+        ("void *", 0, 0),
+        ("enum skb_drop_reason", 0xABCD_0000_0003, 3),
+        ("netdev_tx_t", register(-12, 32), -12),
+        ("", register(-1, 32), -1),
+    ],
+)
+def test_numbers(type_text: str, value: int, meant: int) -> None:
+    assert number(type_text, value) == meant
+
+
+@pytest.mark.parametrize(
+    ("value", "meant"),
+    [
+        *((plain, plain) for plain in range(6)),
+        # NF_DROP_ERR(-EPERM), and NF_DROP_REASON(..., EHOSTUNREACH), which is "stolen" with an error
+        (1 << 16, 0),
+        (113 << 16 | 2, 0),
+        (1 << 16 | 2, 0),
+        # NF_QUEUE_NR(7), and with the bypass flag
+        (7 << 16 | 3, 3),
+        (7 << 16 | 0x8000 | 3, 3),
+        (0xFFFF << 16 | 3, 3),
+        # No verdicts; below zero is what connection tracking says.
+        (6, 6),
+        (77, 77),
+        (-1, -1),
+        (-4, -4),
+    ],
+)
+def test_verdicts(value: int, meant: int) -> None:
+    assert verdict(value) == meant

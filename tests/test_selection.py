@@ -378,6 +378,27 @@ def test_returns_are_of_functions(select: Select) -> None:
     }  # fmt: skip
 
 
+def test_more_than_the_tree_has_on(select: Select) -> None:
+    chosen = select(also={"nf_hook_slow", "tcp_v4_rcv", "nosuch"})
+    assert names(chosen) == [*IN, *OUT, "nf_hook_slow", *LIFE]
+    # They are for packets that are followed already.
+    assert chosen.wishes.match_at == MATCHING
+    # What packets end by is seen whatever was asked for; all else is as it was asked.
+    assert names(select(also={"nf_hook_slow", "kfree_skbmem"}, trace="in")) == [*IN, "kfree_skbmem", *LIFE]
+    assert names(select(also={"nf_hook_slow"}, exclude="nf_hook_slow,out")) == [*IN, *LIFE]
+    assert names(select(also={"nf_hook_slow"}, basic=True)) == [*IN, *OUT, "nf_hook_slow", *LIFE]
+
+
+def test_returns_of_some_traces(select: Select) -> None:
+    wanted = {"tcp_v4_rcv", "nf_hook_slow", "netif_receive_skb", "nosuch"}
+    # Of those that are in the run and are functions.
+    assert select(return_at=wanted).wishes.return_at == {"tcp_v4_rcv"}
+    assert select(return_at=wanted, also={"nf_hook_slow"}).wishes.return_at == {"tcp_v4_rcv", "nf_hook_slow"}
+    assert select(return_at=wanted, trace="out").wishes.return_at == frozenset()
+    # All that --ret tells is more.
+    assert select(return_at=wanted, ret=True).wishes.return_at == select(ret=True).wishes.return_at
+
+
 def test_the_shipped_tree_needs_no_kernel_for_its_own_names(tmp_path: Path) -> None:
     shipped = tree.load(files.TREE)
     nothing = Kernel(tmp_path)  # whoever asks for its types gets an error
