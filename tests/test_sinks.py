@@ -3,16 +3,18 @@
 import io
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 from typing import Any, Optional
 
 import pytest
 
+from nettrace.diagnosis import Finding
 from nettrace.event import Context, Detail, Device, Drop, Event, Packet, Return
 from nettrace.kernel import Symbol
 from nettrace.packets import packet_text
-from nettrace.sinks import COLUMNS, Display, Lookups, Summary, Text, stats_text, wants_colour
+from nettrace.sinks import COLUMNS, Diagnosed, Display, Lookups, Summary, Text, stats_text, wants_colour
 
 from .headers import FROM_SOCKET, IP, PING, PING_TEXT, TCP, UDP, packet, ports, tcp
 
@@ -540,6 +542,132 @@ def test_what_is_written_is_seen_when_the_batch_is_done() -> None:
     assert out.flushes == 1
     sink.flush()
     assert out.flushes == 2
+
+
+REMARKS = {"nf_hook_slow": [("info", "ipv4 in chain: INPUT"), ("error", "it was dropped")], "ip_rcv": [("warn", "hm")]}
+
+
+def remarked(item: Event) -> Iterable[tuple[str, str]]:
+    return REMARKS.get(item.trace, [])
+
+
+def lines_with(remarked_traces: frozenset[str], *events: Event, **display: Any) -> list[str]:
+    """What follows the packet's text in the lines of a block."""
+    out = io.StringIO()
+    know = replace(KNOWN, remarks=remarked, remarked=remarked_traces)
+    Text(out, Display(**display), know).context(Context(7, (SKB,), numbered(steps(*events)), False, False))
+    return [line.partition(PING_TEXT)[2] for line in out.getvalue().splitlines() if PING_TEXT in line]
+
+
+def test_remarks() -> None:
+    events = [at("ip_rcv"), at("nf_hook_slow"), at("ip_output")]
+    said = [" *hm*", " *ipv4 in chain: INPUT* *it was dropped*", ""]
+    assert lines_with(frozenset(REMARKS), *events) == said
+    # Of the others it is asked only where an event tells more than the packet.
+    assert lines_with(frozenset({"ip_rcv"}), *events) == [" *hm*", "", ""]
+    assert lines_with(frozenset(), at("nf_hook_slow", facts=(("hook", 1),))) == said[1:2]
+    assert lines_with(frozenset(REMARKS), *events, colour=True) == [
+        f"{YELLOW} *hm*{PLAIN}", f"\x1b[2m *ipv4 in chain: INPUT*{PLAIN}{RED} *it was dropped*{PLAIN}", "",
+    ]  # fmt: skip
+
+
+def test_remarks_come_between_what_was_told_and_what_changed() -> None:
+    after = packet(IP, UDP, ports(4444, 53))
+    hook = at("nf_hook_slow", packet=after, returned=Return(RECEIVED.time_ns, 0), drop=Drop(0xABCD, 2))
+    out = io.StringIO()
+    sink = Text(out, Display(), replace(KNOWN, remarks=remarked))
+    before = packet(IP, UDP, ports(4444, 53), source="10.9.9.9")
+    events = steps(at("x", packet=before), hook)
+    sink.context(Context(7, (SKB,), numbered(events), False, False))
+    assert out.getvalue().splitlines()[2].partition(" *")[2] == (
+        "return: nf_hook_slow-0* *reason: REASON_2, at_abcd+0x12* *ipv4 in chain: INPUT* *it was dropped*"
+        " *NAT: source 10.9.9.9:4444 -> 10.0.0.1:4444*"
+    )
+
+
+def test_remarks_on_single_hits() -> None:
+    out = io.StringIO()
+    Text(out, Display(), replace(KNOWN, remarks=remarked)).events([at("ip_rcv"), at("ip_output")])
+    assert [line.partition(PING_TEXT)[2] for line in out.getvalue().splitlines()] == [" *hm*", ""]
+
+
+ANALYSIS = "---------------- ANALYSIS RESULT ---------------------\n"
+
+
+class Diagnosing:
+    """A sink that finds what it is told to."""
+
+    def __init__(self, **options: bool) -> None:
+        self.out = Counting()
+        self.levels: Sequence[str] = ()
+        wanted = {"quiet": False, "keep": False, **options}
+        self.sink = Diagnosed(self.out, Display(), KNOWN, self.findings, **wanted)
+
+    def findings(self, context: Context) -> Sequence[Finding]:
+        return [Finding(context.events[0], level, "a", f"it is {level}") for level in self.levels]
+
+    def show(self, *levels: str) -> str:
+        """What is written of a packet with such findings."""
+        self.levels = levels
+        before = len(self.out.getvalue())
+        self.sink.context(Context(7, (SKB,), (at("ip_rcv", device=L0),), False, False))
+        return self.out.getvalue()[before:]
+
+
+PATH = f"{HEADER}    ~ l0@left\n[12.000345] [ip_rcv              ] {PING_TEXT}\n\n"
+
+
+def happens(number: int, level: str) -> str:
+    return f"[{number}] {level} happens in ip_rcv(ip-in):\n"
+
+
+def test_a_diagnosed_packet() -> None:
+    diagnosing = Diagnosing()
+    good = f"{PATH}{ANALYSIS}this is a good packet!\n\n"
+    assert diagnosing.show() == good
+    assert diagnosing.show("info") == good
+    warned = f"{PATH}{ANALYSIS}{happens(1, 'WARNING')}\tit is warn\n    at:\n\tl0@left\n\n"
+    assert diagnosing.show("warn") == warned
+    assert not diagnosing.sink.done
+    assert diagnosing.show("error") == (
+        f"{PATH}{ANALYSIS}{happens(1, 'ERROR')}\tit is error\n    at:\n\tl0@left\n\nanalysis finished!\n"
+    )
+    assert diagnosing.sink.done
+
+
+def test_packets_with_errors_do_not_end_a_run_that_is_to_go_on() -> None:
+    diagnosing = Diagnosing(keep=True)
+    for _ in range(2):
+        assert diagnosing.show("warn", "error").endswith("\tit is error\n    at:\n\tl0@left\n\n")
+        assert not diagnosing.sink.done
+
+
+def test_good_packets_are_not_shown_to_who_wants_none() -> None:
+    diagnosing = Diagnosing(quiet=True)
+    assert [diagnosing.show(*levels) for levels in ((), ("info",), ("info", "info"))] == ["", "", ""]
+    assert diagnosing.show("info", "warn").startswith(PATH + ANALYSIS)
+    assert not diagnosing.sink.done
+    assert diagnosing.show("error").endswith("analysis finished!\n")
+    assert diagnosing.sink.done
+
+
+def test_a_diagnosed_packet_is_asked_about_once() -> None:
+    asked: list[int] = []
+
+    def findings(context: Context) -> Sequence[Finding]:
+        asked.append(context.packet_id)
+        return ()
+
+    sink = Diagnosed(io.StringIO(), Display(), KNOWN, findings, quiet=False, keep=False)
+    sink.context(Context(7, (SKB,), (RECEIVED,), False, False))
+    assert asked == [7]
+
+
+def test_a_text_in_the_colour_of_its_level() -> None:
+    sink = Text(io.StringIO(), Display(colour=True), KNOWN)
+    codes = ["\x1b[2m", YELLOW, RED]
+    assert [sink.paint(level, "x") for level in ("info", "warn", "error")] == [f"{code}x{PLAIN}" for code in codes]
+    assert Text(io.StringIO(), Display(), KNOWN).paint("error", "x") == "x"
 
 
 QUIET = Summary(
