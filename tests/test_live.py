@@ -77,6 +77,8 @@ RETURNED = [
     (VERSIONS, "nf_conntrack_in", 1, ""),
     (VERSIONS, "nf_conntrack_tcp_packet", -1, "window-check-failed"),
     (VERSIONS, "nf_conntrack_tcp_packet", 1, ""),
+    # -NF_REPEAT: a port is used again.
+    (VERSIONS, "nf_conntrack_tcp_packet", -4, ""),
     (VERSIONS, "fib_validate_source", -18, "source-refused"),
     (VERSIONS, "fib_validate_source", 0, ""),
     (VERSIONS, "fib_validate_source", 1, ""),
@@ -150,6 +152,14 @@ def test_a_drop_on_a_kernel_without_reasons(diagnose: Diagnose, kernels: dict[st
     (finding,) = diagnose("5.10").findings(dropped(kernels["5.10"], None))
     assert (finding.name, finding.level, finding.root, finding.effect) == ("drop", "error", True, True)
     assert finding.told == (Told("location", "tcp_v4_rcv+0x12"),)
+
+
+def test_that_a_segment_was_sent_again_does_not_explain_its_end(diagnose: Diagnose, kernels: dict[str, Kernel]) -> None:
+    end = dropped(kernels["5.10"], None)
+    for trace in ("tcp_retransmit_skb", "tcp_rcv_spurious_retrans"):
+        both = end._replace(events=(Event(0, trace, 1, PING), *end.events))
+        assert [finding.root for finding in diagnose("5.10").findings(both)] == [True, False]
+        assert diagnose("5.10").findings(both)[0].name == "drop"
 
 
 def test_a_drop_at_no_function(diagnose: Diagnose) -> None:
