@@ -92,6 +92,11 @@ def assert_refused(capsys: Capture[str], arguments: list[str], words: str) -> No
         (["-c", "1_0"], "-c needs a whole number above 0, not '1_0'"),
         (["-c", ""], "-c needs a whole number above 0, not ''"),
         (["-p", "icmp", "--basic", "--trace-noclone"], "--trace-noclone says nothing with --basic"),
+        (["-p", "icmp", "--diag-quiet"], "--diag-quiet is for --diag: add it"),
+        (["-p", "icmp", "--diag-keep"], "--diag-keep is for --diag: add it"),
+        (["-p", "icmp", "--diag", "--basic"], "--basic says nothing with --diag, which follows packets"),
+        (["-p", "icmp", "--diag", "--func-stats"], "--func-stats says nothing with --diag, which follows packets"),
+        (["--explain", "ip_rvc_core"], "--explain: there is no trace, drop reason, reset reason or rule 'ip_rvc_core'"),
         (["-c", "1", ""], "the filter expression is empty"),
         (["--force", "  "], "the filter expression is empty"),
         ([], GUARD),
@@ -240,6 +245,12 @@ def test_the_list_of_traces_needs_no_root(
     assert cli.main(["-t", "?"]) == 0
 
 
+def test_names_are_explained_without_asking_the_kernel(no_kernel: None, capsys: Capture[str]) -> None:
+    assert cli.main(["--explain", "NO_SOCKET"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("NO_SOCKET: a reason why the kernel drops a packet, error\n") and err == ""
+
+
 def printed(capsys: Capture[str], *arguments: str) -> tuple[dict[str, str], list[str]]:
     """The macros at the head of the printed program, and its stubs."""
     assert cli.main([*arguments, "--print-bpf"]) == 0
@@ -285,8 +296,9 @@ def test_wishes_for_traces_reach_the_program(kernel: Kernel, capsys: Capture[str
         # With cookies the stub does not say so.
         macros, _ = printed(capsys, "-p", "udp", *options)
         assert "WITH_STACK" in macros
-    _, stubs = printed(capsys, *kprobe, "--ret")
-    assert any("returns" in name.split("_") for name in stubs) and "function_return" in stubs
+    for options in (("--ret",), ("--diag",)):
+        _, stubs = printed(capsys, *kprobe, *options)
+        assert any("returns" in name.split("_") for name in stubs) and "function_return" in stubs
     _, stubs = printed(capsys, *kprobe, "--trace-free", "udp_rcv")
     assert [name for name in stubs if "ends" in name.split("_")] == ["kprobe_ends"]
     _, stubs = printed(capsys, *kprobe, "--trace-matcher", "udp_rcv")
