@@ -26,8 +26,6 @@ Value = Union[int, str]
 OPERATORS = ("eq", "ne", "lt", "le", "gt", "ge", "in", "between")
 RETURN, VERDICT, REASON = "return", "verdict", "drop_reason"
 _RETURNED = (RETURN, VERDICT)
-# What a function may return, as C has it; "pointer" is any.
-_POINTER = "pointer"
 
 # Numbers that the kernel's headers give names by #define, so that its BTF does not know them: include/uapi/linux/
 # netfilter.h, include/linux/netdevice.h, include/net/sch_generic.h, include/uapi/linux/pkt_cls.h.
@@ -254,9 +252,7 @@ class Judge:
             self._known[trace] = tuple(
                 (rule, tuple(tuple(self._number(value) for value in each.values) for each in rule.conditions))
                 for rule in self._rules.of(trace)
-                if rule.returns is None
-                or rule.returns == kind
-                or (rule.returns == _POINTER and (kind or "")[-1:] == "*")
+                if rule.returns in (None, kind)
             )
         return self._known[trace]
 
