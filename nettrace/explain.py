@@ -42,7 +42,7 @@ def _reasons(name: str, reasons: Reasons) -> Iterator[str]:
         ("a reason why the kernel drops a packet", reasons.drop, "SKB_DROP_REASON_"),
         ("a reason why TCP resets a connection", reasons.reset, "SK_RST_REASON_"),
     ):
-        found = reason(name) or reason(name.upper()) or reason(name.upper().replace(prefix, "", 1))
+        found = reason(name) or reason(name.upper().replace(prefix, "", 1))
         if found is not None:
             yield _reason(kind, found)
 
