@@ -121,7 +121,7 @@ def number(type_text: str, value: int) -> int:
 def verdict(value: int) -> int:
     """Which of netfilter's verdicts a hook's return value is; what is none stays as it is."""
     low = value & 0xFF
-    if value < 0 or low >= len(_VERDICTS):
+    if low >= len(_VERDICTS):
         return value
     # Since Linux commit e0d4593140b0 (6.7) a packet dropped with a reason of its own is "stolen" with an error.
     return 0 if low == _NF_STOLEN and value >> 16 & 0xFFFF else low

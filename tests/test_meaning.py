@@ -287,6 +287,7 @@ def test_numbers(type_text: str, value: int, meant: int) -> None:
         (7 << 16 | 3, 3),
         (7 << 16 | 0x8000 | 3, 3),
         (0xFFFF << 16 | 3, 3),
+        (-(1 << 16) | 3, 3),  # the same, of a function whose type is not known
         # No verdicts; below zero is what connection tracking says.
         (6, 6),
         (77, 77),
