@@ -47,7 +47,7 @@ Look = Callable[[str], Lookups]
 
 @pytest.fixture(scope="module")
 def diagnose(kernels: dict[str, Kernel], plans: dict[str, Plan], meanings: Rules) -> Diagnose:
-    made = {version: live.diagnosis(kernels[version], plans[version], meanings) for version in VERSIONS}
+    made = {version: live.diagnosis(kernels[version], plans[version], meanings, 0) for version in VERSIONS}
     return made.__getitem__
 
 
@@ -136,7 +136,6 @@ def dropped(kernel: Kernel, reason: Optional[int]) -> Context:
     return Context(7, (1,), (item,), False, False)
 
 
-# These findings ask for no evidence: the packet has no ports.
 @pytest.mark.parametrize("version", NEW)
 def test_a_drop_with_a_reason(version: str, diagnose: Diagnose, kernels: dict[str, Kernel]) -> None:
     kernel = kernels[version]

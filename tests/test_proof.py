@@ -36,7 +36,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
             return one.func.__name__, one.args, one.keywords
         return getattr(one, "__name__", ""), (), {}
 
-    def read(netns: int, *questions: evidence.Fact) -> list[Evidence]:
+    def read(netns: int, *questions: evidence.Fact, timeout_s: float) -> list[Evidence]:
+        assert timeout_s == 0.5
         found.append((netns, [question(one) for one in questions]))
         return ANSWER
 
@@ -51,7 +52,7 @@ def step(trace: str, device: Optional[Device] = None, one: Packet = SEGMENT, skb
 def ask(wanted: str, *way: Event, at: int = -1) -> list[Evidence]:
     """Asks what is wanted, in words, for a finding at one of the steps."""
     finding = Finding(way[at], "error", "a", "it is a", wanted=tuple(wanted.split()))
-    return proof.Prover(OWN).evidence(finding, Context(7, (1,), way, False, False))
+    return proof.Prover(OWN, 0.5).evidence(finding, Context(7, (1,), way, False, False))
 
 
 IN = step("ip_rcv_core", ETH0)
@@ -84,6 +85,12 @@ QUESTIONS: list[tuple[str, list[Question]]] = [
 def test_the_packets_own_values_are_asked_about(wanted: str, questions: list[Question], asked: Asked) -> None:
     assert ask(wanted, IN, step("x", ETH0, detail=DETAIL)) == ANSWER
     assert asked == [(OWN, questions)]
+
+
+def test_whoever_has_no_time_asks_nothing(asked: Asked) -> None:
+    finding = Finding(IN, "error", "a", "it is a", wanted=("backlog",))
+    assert proof.Prover(OWN, 0).evidence(finding, Context(7, (1,), (IN,), False, False)) == []
+    assert asked == []
 
 
 def test_all_questions_are_above() -> None:
@@ -172,6 +179,9 @@ def asked_of(name: str, asked: Asked) -> Question:
         ([step("__ip_local_out", Device(0, "", OWN)), step("ip_output", ETH1)], 0),
         ([step("ip_rcv_core", ETH0, skb=2), step("ip_output", ETH1)], 0),
         ([step("ip_rcv_core"), step("ip_output", ETH1)], 0),
+        # It was elsewhere meanwhile, and came back by another device.
+        ([step("ip_rcv_core", ETH0), step("ip_rcv_core", FAR), step("ip_output", ETH1)], 0),
+        ([step("ip_rcv_core", ETH0), step("ip_rcv_core", FAR), step("ip_rcv_core", ETH1)], 3),
     ],
 )
 def test_routes_are_asked_for_as_the_packet_came(way: list[Event], iif: int, asked: Asked) -> None:
@@ -202,6 +212,12 @@ ROUTER = ip_address("192.168.7.1")
                 step("ip_forward", ETH0, facts=gateway("10.9.9.9")),
                 step("ip_output", ETH0, facts=gateway("192.168.7.1")), step("x", ETH0),
             ], -1, ROUTER,
+        ),
+        (
+            [
+                step("ip_forward", ETH0, facts=gateway("10.9.9.9")),
+                step("ip_output", ETH0, facts=gateway("0.0.0.0")), step("x", ETH0),
+            ], -1, TARGET,
         ),
     ],
 )  # fmt: skip

@@ -36,25 +36,28 @@ def finding(level: str, trace: str = "nft_do_chain", message: str = "it is so", 
 EVERYTHING = """\
 ---------------- ANALYSIS RESULT ---------------------
 [1] ERROR happens in nft_do_chain(netfilter): most likely the root cause
-	an nftables rule dropped the packet
+	An nftables rule dropped the packet
     at:
 	eth0@left
     table:
 	nftables table:filter, chain:INPUT
     hook:
 	ipv4 in chain: INPUT
+    route:
+	local dev lo
+    socket state:
+	TCP_LISTEN
     evidence:
 	handle 4: tcp dport 22 drop (nft)
 	the policy of the chain is accept (nft)
     inferred:
 	the rule was not seen at work
     fix advice:
-	remove the rule
-	or accept this packet
-	in a rule before it
+	Remove the rule
+	Or accept this packet
 
 [2] WARNING happens in kfree_skb(life):
-	the packet was dropped
+	The packet was dropped
     location:
 	nf_hook_slow+0x1
 
@@ -64,11 +67,12 @@ EVERYTHING = """\
 def test_all_that_there_is() -> None:
     first = finding(
         "error", message="an nftables rule dropped the packet", device=ETH0, root=True,
-        told=(Told("table", "nftables table:filter, chain:INPUT"), Told("hook", "ipv4 in chain: INPUT")),
+        told=(Told("table", "nftables table:filter, chain:INPUT"), Told("hook", "ipv4 in chain: INPUT"),
+              Told("route", "route: local dev lo"), Told("socket state", "state: TCP_LISTEN")),
         evidence=(
             Evidence("nft", "handle 4: tcp dport 22 drop"), Evidence("nft", "the policy of the chain is accept"),
         ),
-        doubt="the rule was not seen at work", advice=("remove the rule", "or accept this packet\nin a rule before it"),
+        doubt="the rule was not seen at work", advice=("remove the rule", "or accept this packet"),
     )  # fmt: skip
     second = finding(
         "warn", "kfree_skb", "the packet was dropped", told=(Told("location", "nf_hook_slow+0x1"),),
@@ -90,7 +94,7 @@ def test_a_finding_with_nothing_more_to_say() -> None:
     assert report(finding("warn")) == (
         "---------------- ANALYSIS RESULT ---------------------\n"
         "[1] WARNING happens in nft_do_chain(netfilter):\n"
-        "\tit is so\n"
+        "\tIt is so\n"
         "\n"
     )
 

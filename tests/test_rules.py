@@ -393,11 +393,7 @@ def obstacle(one: Rule, trace: Trace, kernel: Kernel) -> str:
     return ""
 
 
-# Where a rule can hold on no recorded kernel, or only on some, and why.
-NOWHERE = {
-    # The recordings are older than the trace.
-    "checksum-wrong": dict.fromkeys(VERSIONS, "no function"),
-}
+# Where a rule cannot hold, and why.
 NOT_EVERYWHERE = {
     "input-route-failed": {"7.2": "returns enum skb_drop_reason"},
     "input-route-failed-with-reason": dict.fromkeys(("5.10", "6.1", "6.12"), "returns int"),
@@ -414,7 +410,7 @@ def test_each_rule_can_hold(shipped: Rules, traces: dict[str, Trace], kernels: d
             whys = [obstacle(one, traces[trace], kernels[version]) for trace in one.traces]
             if all(whys):
                 against.setdefault(one.name, {})[version] = whys[0]
-    assert against == {**NOWHERE, **NOT_EVERYWHERE}
+    assert against == NOT_EVERYWHERE
 
 
 def test_each_trace_of_a_rule_is_on_some_kernel(
@@ -423,7 +419,7 @@ def test_each_trace_of_a_rule_is_on_some_kernel(
     for one in shipped.all:
         for trace in one.traces:
             found = [version for version in VERSIONS if not obstacle(one, traces[trace], kernels[version])]
-            assert found or one.name in NOWHERE, f"{one.name}: {trace}"
+            assert found, f"{one.name}: {trace}"
 
 
 def test_texts_are_plain(shipped: Rules) -> None:

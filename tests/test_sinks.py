@@ -626,11 +626,11 @@ def test_a_diagnosed_packet() -> None:
     good = f"{PATH}{ANALYSIS}this is a good packet!\n\n"
     assert diagnosing.show() == good
     assert diagnosing.show("info") == good
-    warned = f"{PATH}{ANALYSIS}{happens(1, 'WARNING')}\tit is warn\n    at:\n\tl0@left\n\n"
+    warned = f"{PATH}{ANALYSIS}{happens(1, 'WARNING')}\tIt is warn\n    at:\n\tl0@left\n\n"
     assert diagnosing.show("warn") == warned
     assert not diagnosing.sink.done
     assert diagnosing.show("error") == (
-        f"{PATH}{ANALYSIS}{happens(1, 'ERROR')}\tit is error\n    at:\n\tl0@left\n\nanalysis finished!\n"
+        f"{PATH}{ANALYSIS}{happens(1, 'ERROR')}\tIt is error\n    at:\n\tl0@left\n\nanalysis finished!\n"
     )
     assert diagnosing.sink.done
 
@@ -638,7 +638,7 @@ def test_a_diagnosed_packet() -> None:
 def test_packets_with_errors_do_not_end_a_run_that_is_to_go_on() -> None:
     diagnosing = Diagnosing(keep=True)
     for _ in range(2):
-        assert diagnosing.show("warn", "error").endswith("\tit is error\n    at:\n\tl0@left\n\n")
+        assert diagnosing.show("warn", "error").endswith("\tIt is error\n    at:\n\tl0@left\n\n")
         assert not diagnosing.sink.done
 
 
