@@ -3,13 +3,14 @@
 from __future__ import annotations  # pytest 6.0 of Debian 11 does not export all the types
 
 import socket
-from typing import Any, Union
+from typing import Any, Optional, Union
 
 import pytest
 
 from nettrace import files, tree
-from nettrace.analyzers import Told, hook_text, tell
-from nettrace.event import Event
+from nettrace.analyzers import _DECIDING, Told, deciding, hook_functions, hook_text, tell
+from nettrace.event import Context, Event
+from nettrace.plan import HOOK_FUNCTIONS
 
 from .headers import IP, PING, UDP, packet
 
@@ -180,6 +181,71 @@ def test_a_reset_reason_has_a_name() -> None:
     assert tell(item, {2: "NO_SOCKET"}.__getitem__) == (Told("reset reason", "reason: NO_SOCKET"),)
 
 
+def hook(*addresses: int, count: Optional[int] = None, skb: int = 1, at: int = 0) -> Event:
+    """A hook with these functions, and others behind them."""
+    found = {"functions": len(addresses) if count is None else count, **dict(zip(HOOK_FUNCTIONS, addresses))}
+    return Event(at, "nf_hook_slow", skb, PING, facts=tuple(found.items()))
+
+
+NAMES = {
+    1: "ipv4_conntrack_in", 2: "nft_do_chain_inet", 3: "nft_do_chain_ipv4", 4: "iptable_filter_hook", 5: "ipt_do_table",
+    6: "selinux_ip_forward",
+}  # fmt: skip
+
+
+def name(address: int) -> str:
+    return NAMES.get(address, hex(address))
+
+
+@pytest.mark.parametrize(
+    ("item", "text"),
+    [
+        (hook(1, 2), "ipv4_conntrack_in, nft_do_chain_inet"),
+        (hook(99), "0x63"),
+        # More than were read are counted.
+        (hook(*range(1, 9), count=11), f"{', '.join(name(at) for at in range(1, 9))}, and 3 more"),
+        # What is behind the last one is not of this hook.
+        (hook(1, 2, 3, count=1), "ipv4_conntrack_in"),
+        (hook(count=3), ""),
+        (hook(), ""),
+    ],
+)
+def test_the_functions_at_a_hook(item: Event, text: str) -> None:
+    assert tell(item, symbol=name) == ((Told("functions at this hook", text, in_lines=False),) if text else ())
+
+
+@pytest.mark.parametrize(
+    ("functions", "called", "decided"),
+    [
+        ((1, 2), ["nft_do_chain"], "nft_do_chain_inet"),
+        ((1, 2, 3), ["nft_do_chain"], "nft_do_chain_inet"),
+        ((1, 2, 3), ["nf_conntrack_in", "nft_do_chain", "nft_do_chain"], "nft_do_chain_ipv4"),
+        ((1, 2), ["nf_conntrack_in"], "ipv4_conntrack_in"),
+        ((1, 4), ["ipt_do_table"], "iptable_filter_hook"),
+        ((6, 5), ["ipt_do_table"], "ipt_do_table"),
+        # Nothing of what was called is known to be at this hook, or more often than it is.
+        ((6,), [], ""),
+        ((6,), ["nft_do_chain"], ""),
+        ((2,), ["nft_do_chain", "nft_do_chain"], ""),
+        ((), ["nft_do_chain"], ""),
+    ],
+)
+def test_which_function_decided(functions: tuple[int, ...], called: list[str], decided: str) -> None:
+    first = hook(*functions)
+    others = [Event(at, trace, 1, PING) for at, trace in enumerate(called, 1)]
+    expected = Told("decided by", decided, in_lines=False) if decided else None
+    # What came before, at the next hook, or to a clone, was not called at this one.
+    before, after = Event(-1, "nft_do_chain", 1, PING), Event(9, "nf_hook_slow", 1, PING)
+    clone, later = Event(8, "nft_do_chain", 2, PING), Event(10, "nft_do_chain", 1, PING)
+    way = (before, first, *others, clone, after, later)
+    assert deciding(Context(7, (1, 2), way, False, False), first, name) == expected
+
+
+def test_what_decides_is_a_trace() -> None:
+    assert _DECIDING.keys() <= {trace.name for trace in tree.load(files.TREE).traces()}
+    assert hook_functions(Event(0, "nf_hook_slow", 1, PING)) == []
+
+
 # What is said of each fact, where it is said at all; with which others it is said together.
 EXAMPLES: dict[str, dict[str, Union[int, str]]] = {
     "hook": {"hook": 1, "family": 2}, "family": {"hook": 1, "family": 2}, "table": {"table": "a"},
@@ -188,7 +254,8 @@ EXAMPLES: dict[str, dict[str, Union[int, str]]] = {
     "route": {"route": 1, "device": "a"}, "gateway": {"route": 1, "device": "a"}, "device": {"route": 1, "device": "a"},
     "mtu": {"mtu": 10}, "fragment": {"mtu": 10, "fragment": DF}, "neighbour": {"neighbour": 1}, "state": {"state": 1},
     "reset_reason": {"reset_reason": 1}, "queued": {"queued": 9, "backlog": 1}, "backlog": {"queued": 9, "backlog": 1},
-    "connection": {"connection": 7},
+    "connection": {"connection": 7}, "functions": {"functions": 1, "function0": 1},
+    **{name: {"functions": 8, **dict.fromkeys(HOOK_FUNCTIONS, 1)} for name in HOOK_FUNCTIONS},
 }  # fmt: skip
 # Conditions of rules.
 FOR_RULES = {"ttl", "hop_limit", "error", "type", "code"}

@@ -42,10 +42,11 @@ class Host:
     """Remembers what was asked for."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, int]] = []
+        self.asked: list[tuple[str, tuple[str, ...]]] = []
 
     def evidence(self, finding: Finding, context: Context) -> Sequence[Evidence]:
-        self.asked.append((finding.name, context.packet_id))
+        assert context.packet_id == 7
+        self.asked.append((finding.name, finding.wanted))
         return [Evidence("ip route", f"of {finding.name}")]
 
 
@@ -102,36 +103,60 @@ def test_the_root_is_the_first_and_the_others_as_they_happened(traces: list[str]
     assert names(found(*traces)) == ordered
 
 
+LISTENERS = ("listeners",)
+
+
 @pytest.mark.parametrize(
     ("traces", "drops", "asked"),
     [
-        (["info a", "info b"], False, []),
-        (["error a"], False, ["a"]),
-        (["warn a"], False, ["a"]),
-        (["info a", "error b", "info c"], False, ["b"]),
-        # Of the first three, the root among them.
-        (["error effect a", "error effect b", "error effect c", "error d"], False, ["d", "a", "b"]),
-        (["warn a", "warn b", "warn c", "warn d"], False, ["a", "b", "c"]),
-        # What is ordinary takes no place.
-        (["info a", "info b", "info c", "warn d"], False, ["d"]),
+        (["info a", "info b"], False, {}),
+        (["error a"], False, {"a": ("route", "a")}),
+        (["warn a"], False, {"a": ("route", "a")}),
+        (["info a", "error b", "info c"], False, {"b": ("route", "b")}),
+        # What one was told, the next is not asked again; the root is told first.
+        (["warn a", "error b", "error c"], False, {"b": ("route", "b"), "a": ("a",), "c": ("c",)}),
+        (["warn a", "warn b"], False, {"a": ("route", "a"), "b": ("b",)}),
+        (["error a", "error a"], False, {"a": ("route", "a")}),
+        # What follows from the root needs no proof; where nothing failed, there is no root.
+        (["error effect a", "error effect b", "error d"], False, {"d": ("route", "d")}),
+        (["error effect a", "error effect b"], False, {"a": ("route", "a")}),
+        (["warn effect a", "warn b"], False, {"a": ("route", "a"), "b": ("b",)}),
         # Nor is it asked what nobody wants to know.
-        (["error unproven", "warn a"], False, ["a"]),
-        (["info a"], True, ["NO_SOCKET"]),
+        (["error unproven", "warn a"], False, {"a": ("route", "a")}),
+        (["info a"], True, {"NO_SOCKET": LISTENERS}),
+        (["error a"], True, {"a": ("route", "a"), "NO_SOCKET": LISTENERS}),
     ],
 )
-def test_evidence_is_for_what_matters_most(traces: list[str], drops: bool, asked: list[str]) -> None:
+def test_evidence_is_read_once(traces: list[str], drops: bool, asked: dict[str, tuple[str, ...]]) -> None:
     host = Host()
     findings = found(*traces, drops=drops, host=host)
-    assert host.asked == [(name, 7) for name in asked]
-    assert {finding.name: finding.evidence for finding in findings if finding.evidence} == {
-        name: (Evidence("ip route", f"of {name}"),) for name in asked
-    }
+    assert host.asked == list(asked.items())
+    proven = {finding.name: finding.evidence for finding in findings if finding.evidence}
+    assert proven == {name: (Evidence("ip route", f"of {name}"),) for name in asked}
+
+
+def test_a_finding_still_says_what_it_wanted() -> None:
+    assert [finding.wanted for finding in found("error a", "error b")] == [("route", "a"), ("route", "b")]
+
+
+def test_who_decided_at_a_hook_is_told() -> None:
+    diagnosis = Diagnosis(
+        rule_of, lambda item: (Told("hook", "x"),), drop_of, Host().evidence,
+        lambda context, item: Told("decided by", f"{context.packet_id} {item.trace}") if "hook" in item.trace else None,
+    )  # fmt: skip
+    said = [finding.told[1:] for finding in diagnosis.findings(context("info hook", "error hook", "error a"))]
+    assert said == [(Told("decided by", "7 error hook"),), (), ()]
 
 
 def test_a_drop_is_a_finding() -> None:
     assert names(found("ip_rcv", drops=True)) == ["NO_SOCKET*"]
     assert names(found("warn a", drops=True)) == ["NO_SOCKET*", "a"]
     assert names(found("error a", drops=True)) == ["a*", "NO_SOCKET"]
+
+
+def test_a_free_that_is_no_drop_is_no_finding() -> None:
+    diagnosis = Diagnosis(rule_of, lambda item: (), lambda item: None, Host().evidence)
+    assert diagnosis.findings(context("ip_rcv", drops=True)) == ()
 
 
 def test_a_trace_that_drops_may_meet_a_rule_too() -> None:
@@ -188,5 +213,8 @@ def test_remarks() -> None:
     remarks = [(INFO, "ipv4 in chain: INPUT"), (INFO, "route: local")]
     assert list(diagnosis.remarks(Event(1, "ip_rcv", 1, PING))) == remarks
     assert list(diagnosis.remarks(Event(1, "warn a", 1, PING))) == [*remarks, (WARN, "it is a")]
+    # What is only for the report.
+    quiet = Diagnosis(rule_of, lambda item: (Told("functions", "a, b", in_lines=False),), drop_of, Host().evidence)
+    assert list(quiet.remarks(Event(1, "warn a", 1, PING))) == [(WARN, "it is a")]
     # The line of a drop tells its reason.
     assert list(diagnosis.remarks(DROPPED)) == remarks
