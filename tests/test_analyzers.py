@@ -64,6 +64,16 @@ def test_hooks(family: int, hook: int) -> None:
         ({"table": "nat", "hook": 4}, "table", "iptables table:nat, chain:POST_ROUTING"),
         ({"table": "nat", "hook": 9}, "table", "iptables table:nat"),
         ({"table": "raw"}, "table", "iptables table:raw"),
+        # NFT_JUMP, NFT_RETURN and NF_DROP; the target is a jump's
+        (
+            {"chain": "input", "handle": 5, "verdict": -3, "target": "mine"},
+            "rule", "chain:input, handle:5, verdict:jump mine",
+        ),
+        (
+            {"chain": "mine", "handle": 6, "verdict": -5, "target": "old"},
+            "rule", "chain:mine, handle:6, verdict:return",
+        ),
+        ({"chain": "mine", "handle": 7, "verdict": 0}, "rule", "chain:mine, handle:7, verdict:drop"),
         (
             {"kind": "tbf", "handle": 0x8001_0000, "packets": 7, "limit": 10},
             "queue", "qdisc tbf 8001: holds 7 packets of 10",

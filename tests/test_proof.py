@@ -13,6 +13,7 @@ from nettrace import evidence, evidence_routes, proof
 from nettrace.diagnosis import Finding
 from nettrace.event import Context, Detail, Device, Event, Packet
 from nettrace.evidence import Evidence
+from nettrace.evidence_firewall import Firewalls
 
 from .headers import ARP, IP, PING, TCP, UDP, ipv6, packet, ports, tcp
 
@@ -93,6 +94,21 @@ def test_whoever_has_no_time_asks_nothing(asked: Asked) -> None:
     assert asked == []
 
 
+def test_firewalls_are_asked_in_their_own_way(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule, told = Evidence("nftables", "rule 4 decided"), []
+
+    def evidence(firewalls: Firewalls, item: Event, events: tuple[Event, ...], netns: int) -> list[Evidence]:
+        told.append((item.trace, len(events), netns))
+        return [rule, rule]
+
+    monkeypatch.setattr(Firewalls, "evidence", evidence)
+    # Before all others; and what is said twice is shown once.
+    assert ask("backlog firewall", IN, step("nft_do_chain", FAR)) == [rule, *ANSWER]
+    assert ask("firewall", IN) == [rule]
+    assert told == [("nft_do_chain", 2, OTHER), ("ip_rcv_core", 1, OWN)]
+    assert asked == [(OTHER, [("backlog", (), {})])]
+
+
 def test_all_questions_are_above() -> None:
     assert {wanted for wanted, _ in QUESTIONS} == {*proof._QUESTIONS, "device qdisc"}
 
@@ -111,8 +127,6 @@ def test_all_questions_are_above() -> None:
         (SEGMENT, Device(0, "", OWN), "rp_filter forwarding neighbour device qdisc xdp tc checksum", []),
         (SEGMENT, None, "device listeners", ["listeners"]),
         (packet(ARP), ETH0, "route neighbour", []),
-        # What is not there yet.
-        (SEGMENT, ETH0, "firewall", []),
         (SEGMENT, ETH0, "", []),
     ],
 )

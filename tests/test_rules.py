@@ -439,7 +439,7 @@ def test_what_is_wrong_comes_with_advice_or_is_an_effect(shipped: Rules) -> None
 def test_evidence_that_can_be_asked_for(shipped: Rules) -> None:
     wanted = {name for one in shipped.all for name in one.evidence}
     wanted |= {name for names in diagnosis._EVIDENCE.values() for name in names}
-    # Rules of firewalls cannot be read yet.
+    # Firewalls are asked in another way.
     assert wanted - proof._QUESTIONS.keys() == {"firewall"}
     assert not proof._QUESTIONS.keys() - wanted
 
