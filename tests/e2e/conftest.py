@@ -1,5 +1,7 @@
 """Fixtures of the end-to-end tests, which run as root inside the VMs of tests/vm and nowhere else."""
 
+from __future__ import annotations  # pytest 6.0 of Debian 11 does not export all the types
+
 import os
 import socket
 from collections.abc import Iterator
