@@ -8,6 +8,7 @@ from .event import Device
 
 TITLE = "---------------- ANALYSIS RESULT ---------------------"
 GOOD = "this is a good packet!"
+UNKNOWN = "nothing wrong was seen, but part of this packet's path is not known"
 FINISHED = "analysis finished!"
 
 _LEVELS = {WARN: "WARNING", ERROR: "ERROR"}
@@ -16,16 +17,17 @@ ROOT = "most likely the root cause"
 
 def report_text(
     findings: Sequence[Finding], group: Callable[[str], str], place: Callable[[Device], str],
-    paint: Callable[[str, str], str],
+    paint: Callable[[str, str], str], whole: bool = True,
 ) -> str:  # fmt: skip
     """The analysis of one packet.
 
     group: of a trace. place: a device's name as packets' lines have it. paint: puts a text in a level's colour.
+    whole: whether all of the path is known.
     """
     lines = [TITLE]
     bad = [finding for finding in findings if finding.level != INFO]
     if not bad:
-        lines.append(GOOD)
+        lines.append(GOOD if whole else UNKNOWN)
     for number, finding in enumerate(bad, 1):
         item = finding.event
         mark = f" {ROOT}" if finding.root else ""

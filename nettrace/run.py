@@ -176,8 +176,7 @@ class Run:
             if self._min_latency_ns and self._took_ns(context) < self._min_latency_ns:
                 self._short += 1
                 continue
-            self._sink.context(context)
-            self._shown += 1
+            self._shown += self._sink.context(context)
             self._events += len(context.events)
             self._unfinished += context.unfinished
             self._missing += context.missing

@@ -127,8 +127,8 @@ class Text:
         self._packet: Optional[Packet] = None
         self._packet_text = ""
 
-    def context(self, context: Context) -> None:
-        """A packet's block: a header with its skbs, a line an event, an empty line."""
+    def context(self, context: Context) -> bool:
+        """A packet's block: a header with its skbs, a line an event, an empty line; false: it is not to be shown."""
         skbs = ",".join(f"{skb & 0xFFFFFFFF:08x}" for skb in context.skbs)
         lines = [self._bold(f"***************** {skbs} ***************")]
         lines += self._block(context)
@@ -140,6 +140,7 @@ class Text:
             lines.append(self._yellow("(unfinished: this packet was not seen to be freed)"))
         lines.append("\n")
         self._out.write("\n".join(lines))
+        return True
 
     def events(self, events: Iterable[Event]) -> None:
         """A line each, as they come."""
@@ -371,18 +372,21 @@ class Diagnosed(Text):
         """Whether an error was found, and that was what the user waited for."""
         return self._failed and not self._keep
 
-    def context(self, context: Context) -> None:
+    def context(self, context: Context) -> bool:
         """A packet's block, and its analysis."""
         findings = self._findings(context)
         if self._quiet and all(finding.level == INFO for finding in findings):
-            return
+            return False
         super().context(context)
-        text = report_text(findings, lambda trace: self._know.groups.get(trace, ""), self.place, self.paint)
-        self._out.write(text)
+        whole = not (context.unfinished or context.missing)
+        self._out.write(
+            report_text(findings, lambda trace: self._know.groups.get(trace, ""), self.place, self.paint, whole=whole)
+        )
         if any(finding.level == ERROR for finding in findings):
             self._failed = True
             if not self._keep:
                 self.note(FINISHED)
+        return True
 
 
 def _skb_column(item: Event) -> str:
