@@ -46,6 +46,16 @@ struct nft_call {
 BPF_TABLE("lru_hash", u64, struct nft_path, nft_paths, 4096);
 BPF_TABLE("lru_hash", u64, struct nft_call, nft_calls, 1024);
 
+/*
+ * Where a chain of the path is. The bound is always so, but the verifier must be told,
+ * and the compiler be kept from concluding that it need not be.
+ */
+static __always_inline u64 *nft_chain_at(struct nft_path *path, u32 place)
+{
+	asm volatile("" : "+r"(place));
+	return &path->chains[place & (NFT_CHAINS - 1)];
+}
+
 /* A packet enters a base chain. */
 static __always_inline void nft_enter(u64 skb, u64 chain)
 {
@@ -88,7 +98,7 @@ static __always_inline u64 nft_find(struct nft_path *path, u64 expr)
 	for (i = 0; i < NFT_CHAINS; i++) {
 		if (!path->depth || path->depth > NFT_CHAINS)
 			return 0;
-		rule = nft_rules_with(path->chains[(path->depth - 1) & (NFT_CHAINS - 1)], expr);
+		rule = nft_rules_with(*nft_chain_at(path, path->depth - 1), expr);
 		if (rule)
 			break;
 		path->depth--;
@@ -117,7 +127,7 @@ static __always_inline u64 nft_find(struct nft_path *path, u64 expr)
 		if (!path->depth || path->depth > NFT_CHAINS)
 			return 0;
 		if (!rules)
-			rules = READ(u64, path->chains[(path->depth - 1) & (NFT_CHAINS - 1)],
+			rules = READ(u64, *nft_chain_at(path, path->depth - 1),
 				     second ? OFF_nft_chain__rules_gen_1 : OFF_nft_chain__rules_gen_0);
 		rule = READ(u64, rules, 0);
 		rules += sizeof(u64);
@@ -153,12 +163,12 @@ static __always_inline void nft_tell(struct pt_regs *ctx, u64 skb, u64 expr, u64
 		rule = nft_find(path, expr);
 		code = READ(s32, verdict, OFF_nft_verdict__code);
 		if (path->depth && path->depth <= NFT_CHAINS) {
-			chain = path->chains[(path->depth - 1) & (NFT_CHAINS - 1)];
+			chain = *nft_chain_at(path, path->depth - 1);
 			if (code == NFT_GOTO)
 				path->depth--;
 		}
 		if ((code == NFT_JUMP || code == NFT_GOTO) && path->depth < NFT_CHAINS) {
-			path->chains[path->depth & (NFT_CHAINS - 1)] = READ(u64, verdict, OFF_nft_verdict__chain);
+			*nft_chain_at(path, path->depth) = READ(u64, verdict, OFF_nft_verdict__chain);
 			path->depth++;
 		}
 	}
