@@ -91,9 +91,9 @@ def test_what_is_no_path(text: str) -> None:
     assert not facts.is_path(text)
 
 
-# Linux commit 5691276b39da (6.10) gave resets a reason. Modules of 5.10 have no BTF.
+# Linux commit 5691276b39da (6.10) gave resets a reason.
 NO_RESET_REASON = {"tcp_v4_send_reset": {"reset_reason"}, "tcp_v6_send_reset": {"reset_reason"}}
-LACKING = {"5.10": {"nft_do_chain": {"table", "chain"}, **NO_RESET_REASON}, "6.1": NO_RESET_REASON}
+LACKING = {"5.10": NO_RESET_REASON, "6.1": NO_RESET_REASON}
 
 
 @pytest.mark.parametrize("version", VERSIONS)
