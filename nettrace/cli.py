@@ -241,17 +241,14 @@ def _run(
     else:
         sink = sinks.Text(sys.stdout, display, lookups)
     programs = _compiled(program)
-    if asked.diag:
-        # While probes are attached; evidence waits for it if it must. Not while a child compiles: it would
-        # inherit half of an import.
-        threading.Thread(target=evidence.prepare, daemon=True).start()
     started = time.monotonic()
     with Session(programs, program.values, what, settings, multi) as session:
         run = Run(
             session, kernel, what, settings, sink, count=asked.count, join_clones=not asked.trace_noclone,
             min_latency_ns=packet_filter.min_latency_ns, table=None if table is None else partial(table, session),
         )  # fmt: skip
-        return _attend(session, run, what, verbose=asked.verbose, started=started)
+        meanwhile = evidence.prepare if asked.diag else None
+        return _attend(session, run, what, verbose=asked.verbose, started=started, meanwhile=meanwhile)
 
 
 def _drop(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel, packet_filter: PacketFilter) -> int:
@@ -333,13 +330,18 @@ def _with_detail(asked: argparse.Namespace) -> bool:
     return asked.detail or not {"cpu", "pid", "mark", "len"}.isdisjoint(asked.columns)
 
 
-def _attend(session: "Session", run: _Run, what: Plan, *, verbose: bool, started: float) -> int:
-    """Runs what is set up from the attaching of the probes to the summary."""
+def _attend(
+    session: "Session", run: _Run, what: Plan, *, verbose: bool, started: float,
+    meanwhile: Optional[Callable[[], None]] = None,
+) -> int:  # fmt: skip
+    """Runs what is set up from the attaching of the probes to the summary; meanwhile: to be done beside it."""
     session.attach()
     skipped = [*what.skipped, *session.skipped]
     _report(skipped, session.attached, started)
     with _Signals() as signals:
         _say("begin trace...")
+        if meanwhile is not None:
+            threading.Thread(target=meanwhile, daemon=True).start()
         while not run.done and not signals.stop:
             run.step()
         run.finish()

@@ -56,6 +56,7 @@ class Prover:
         case = _case(finding, context, device)
         if case is None:
             return []
+        evidence.prepare()  # a child must not inherit half of an import
         found: list[Evidence] = []
         if "firewall" in finding.wanted:
             found += self._firewalls.evidence(finding.event, context.events, device.netns)

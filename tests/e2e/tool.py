@@ -17,7 +17,7 @@ READY = "begin trace..."
 END = "end trace..."
 STACK = "Call Stack:"
 # Emulated kernels with single kprobes take many seconds to attach and to detach.
-START_TIMEOUT_S = 120
+START_TIMEOUT_S = 240
 EXIT_TIMEOUT_S = 120
 
 # How a datagram ends that a program has read: newer kernels leave the freeing to the CPU it came by.
