@@ -30,7 +30,7 @@ _OPTIONS = {
     "tcp_flags": "--tcp-flags",
 }
 
-_ICMP, _TCP, _ICMPV6 = 1, 6, 58
+_ICMP, _TCP, _UDP, _ICMPV6 = 1, 6, 17, 58
 _TCP_FLAGS_AT, _TCP_FIN = 13, 0x01
 
 
@@ -60,6 +60,9 @@ NORMAL_FREES = (
     # socket is for (net/ipv4/tcp_ipv4.c, net/ipv6/tcp_ipv6.c, do_time_wait).
     NormalFree("tcp_v4_rcv", _TCP, _TCP_FLAGS_AT, _TCP_FIN, (_TCP_FIN,)),
     NormalFree("tcp_v6_rcv", _TCP, _TCP_FLAGS_AT, _TCP_FIN, (_TCP_FIN,)),
+    # What GRO put together is freed with the first packet of it (net/core/skbuff.c, skb_release_data).
+    NormalFree("skb_release_data", _TCP, 0, 0, (0,)),
+    NormalFree("skb_release_data", _UDP, 0, 0, (0,)),
     # A FIN is left in the queue of a socket whose program does not wait for it (net/core/stream.c).
     NormalFree("sk_stream_kill_queues", _TCP, _TCP_FLAGS_AT, _TCP_FIN, (_TCP_FIN,)),
 )

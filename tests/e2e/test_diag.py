@@ -135,11 +135,11 @@ def drop_rule(net: Net) -> None:
 
 
 def user_chain(net: Net) -> None:
-    rules = "'add chain inet filter first; add chain inet filter second; "
-    rules += "add rule inet filter second udp dport 7002 drop; add rule inet filter first jump second; "
-    rules += "add rule inet filter input jump first'"
-    undo = "nft 'flush chain inet filter input; flush chain inet filter first; delete chain inet filter first; "
-    undo += "flush chain inet filter second; delete chain inet filter second'"
+    rules = "'add chain inet filter hop1; add chain inet filter hop2; "
+    rules += "add rule inet filter hop2 udp dport 7002 drop; add rule inet filter hop1 jump hop2; "
+    rules += "add rule inet filter input jump hop1'"
+    undo = "nft 'flush chain inet filter input; flush chain inet filter hop1; delete chain inet filter hop1; "
+    undo += "flush chain inet filter hop2; delete chain inet filter hop2'"
     with undone(net.server, f"nft {rules}", undo):
         send_udp(net.client, net.server.ip, 7002)
         net.wait(":7002", TITLE)
@@ -284,7 +284,7 @@ FAULTS: dict[str, tuple[tuple[str, ...], Callable[[Net], None], Expected]] = {
     "nft-drop-rule": ((r":7001$",), drop_rule, Expected(("nft_do_chain",), "nftables rule", r"udp dport 7001 drop")),
     "nft-user-chain": (
         (r":7002$",), user_chain,
-        Expected(("nft_do_chain",), "nftables rule", r"(?s)input.*first.*second.*udp dport 7002 drop"),
+        Expected(("nft_do_chain",), "nftables rule", r"(?s)input.*hop1.*hop2.*udp dport 7002 drop"),
     ),
     "iptables-nft": (
         (r":7003$",), iptables_nft,
@@ -375,7 +375,7 @@ def bridge_and_tunnel(client: Host, router: Host, server: Host) -> None:
     for host, ip, other in ends:
         host.ip_commands(
             f"link add vx0 type vxlan id 7 dstport 4789 local {host.ip} remote {other}",
-            f"addr add {ip} dev vx0", "link set vx0 up",
+            f"addr add {ip} dev vx0", "link set vx0 mtu 1450 up",
         )  # fmt: skip
 
 
