@@ -19,6 +19,29 @@
 #endif
 #define HIT_SLOTS (18 + STACK_SLOTS + FACTS_SLOTS)
 
+#ifdef LATENCY
+
+/* A followed skb: the message that tells how long its packet took, then what only the kernel needs. */
+struct tracked {
+	struct record record;
+#ifndef LATENCY_SUMMARY
+	struct packet now;	/* the headers that matched */
+	struct packet inner;	/* what they carry; nothing: the same headers again */
+#endif
+	struct step end;	/* where it ended */
+	struct step first;	/* where the packet was matched */
+	struct step last;	/* where this skb was seen last; of a clone, first of all that of its parent */
+	u32 l3;			/* where in the buffer the headers were; 0: they came from the socket */
+	u32 steps;		/* that count for the latency */
+#ifdef LATENCY_SUMMARY
+	u32 hops;		/* steps that are not counted yet */
+	u32 unused;
+	struct step way[HOPS];
+#endif
+};
+
+#else
+
 /* A followed skb: the message that is growing, then what only the kernel needs. */
 struct tracked {
 	struct record record;
@@ -34,6 +57,8 @@ struct tracked {
 	u32 unused;
 };
 
+#endif
+
 /*
  * A probe's flags (MARKS in nettrace/plan.py):
  *   MAY_MATCH  a packet that nobody follows yet can be taken up
@@ -42,6 +67,7 @@ struct tracked {
  *   ENDS       the user does not want to see more of the skb
  *   RETURNS    the function's return is to be told
  *   STACK      and the way to it
+ *   POINT      counts for how long a packet took
  */
 
 /* Where the network header of a packet is, and what protocol it is of. */

@@ -554,6 +554,8 @@ static __always_inline bool parse(struct hit *hit)
 	return true;
 }
 
+#ifndef LATENCY
+
 /* Whether the headers that a packet was last seen with are still the same. */
 static __always_inline bool same_headers(const struct place *place, const struct tracked *t)
 {
@@ -593,3 +595,5 @@ static __always_inline bool same_headers(const struct place *place, const struct
 	}
 	return true;
 }
+
+#endif

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Optional, Protocol
@@ -37,9 +36,10 @@ from .errors import BpfError, KernelError, NettraceError, UsageError
 from .filters import PacketFilter
 from .histogram import Histogram
 from .kernel import Kernel, check, check_user
+from .latency import edge_of, latency_text
 from .plan import Plan, Skipped
 from .rules import Rules
-from .run import Run, wall_offset_ns
+from .run import Run, Table, totals, wall_offset_ns
 from .selection import Selection
 from .sinks import Display, DropTable, Summary
 from .sockets import peer_of, peers_text, rtt_text
@@ -116,13 +116,15 @@ def _main(asked: argparse.Namespace) -> int:
         traces, kernel, trace=asked.trace, exclude=asked.trace_exclude, matcher=asked.trace_matcher,
         free=asked.trace_free, stack=asked.trace_stack, ret=asked.ret, basic=asked.basic,
         hooks=asked.hooks, also=also if asked.diag else (),
-        return_at=meanings.need_return if asked.diag else (),
+        return_at=meanings.need_return if asked.diag else (), latency=asked.latency, latency_free=asked.latency_free,
     )  # fmt: skip
     settings = Settings(
         follow=not asked.basic,
         ringbuf=kernel.features.ringbuf and not asked.perf_buffer,
         detail=_with_detail(asked),
         count_hits=asked.func_stats,
+        latency=asked.latency,
+        latency_summary=asked.latency_summary,
     )
     multi = _multi(asked.backend, kernel)
     clones = settings.follow and not asked.trace_noclone
@@ -132,7 +134,17 @@ def _main(asked: argparse.Namespace) -> int:
     if asked.print_bpf:
         sys.stdout.write(program.text)
         return 0
-    return _run(asked, kernel, selected, what, settings, packet_filter, multi, program, meanings)
+    return _run(
+        asked, kernel, selected, what, settings, packet_filter, multi, program, meanings,
+        table=_latency_table if asked.latency_summary else None,
+    )  # fmt: skip
+
+
+def _latency_table(session: "Session", trace: Callable[[int, int], str]) -> str:
+    counted = totals(session.counters())
+    latencies = Histogram.from_bytes(session.value("latencies", 0))
+    edges = [edge_of(key, values, trace) for key, values in session.entries("edges")]
+    return latency_text(latencies, edges, one_point=counted["one_point"], short=counted["short"])
 
 
 def _sock(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel, packet_filter: PacketFilter) -> int:
@@ -186,7 +198,7 @@ def _rtt(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel, packet_fi
     meanings = rules.load(files.RULES, traces)
     return _run(
         asked, kernel, selected, what, settings, packet_filter, multi, program, meanings,
-        table=lambda session: _rtt_table(session, by_peer=asked.rtt_by_peer),
+        table=lambda session, _: _rtt_table(session, by_peer=asked.rtt_by_peer),
     )  # fmt: skip
 
 
@@ -203,7 +215,7 @@ def _rtt_table(session: "Session", *, by_peer: bool) -> str:
     text = rtt_text([Histogram.from_bytes(value) for value in values])
     if by_peer:
         peers = session.entries("rtt_peers")
-        crowded_out = sum(counters["crowded_out"] for counters in session.counters())
+        crowded_out = totals(session.counters())["crowded_out"]
         text += "\n" + peers_text([(*peer_of(key), Histogram.from_bytes(value)) for key, value in peers], crowded_out)
     return text
 
@@ -219,7 +231,7 @@ def _check_matching(what: Plan, selected: Selection) -> None:
 def _run(
     asked: argparse.Namespace, kernel: Kernel, selected: Selection, what: Plan, settings: Settings,
     packet_filter: PacketFilter, multi: bool, program: Source, meanings: Rules,
-    table: Optional[Callable[["Session"], str]] = None,
+    table: Optional[Table] = None,
 ) -> int:  # fmt: skip
     from .bpf import Session
 
@@ -238,6 +250,8 @@ def _run(
         sink: sinks.Text = sinks.Diagnosed(
             sys.stdout, display, lookups, diagnosis.findings, quiet=asked.diag_quiet, keep=asked.diag_keep
         )
+    elif asked.latency:
+        sink = sinks.LatencyText(sys.stdout, display, lookups)
     else:
         sink = sinks.Text(sys.stdout, display, lookups)
     programs = _compiled(program)
@@ -245,7 +259,7 @@ def _run(
     with Session(programs, program.values, what, settings, multi) as session:
         run = Run(
             session, kernel, what, settings, sink, count=asked.count, join_clones=not asked.trace_noclone,
-            min_latency_ns=packet_filter.min_latency_ns, table=None if table is None else partial(table, session),
+            min_latency_ns=packet_filter.min_latency_ns, table=table,
         )  # fmt: skip
         meanwhile = evidence.prepare if asked.diag else None
         return _attend(session, run, what, verbose=asked.verbose, started=started, meanwhile=meanwhile)

@@ -76,6 +76,11 @@ COUNTERS = (
     "normal_frees",  # reported as drops, though the packet has served its purpose
     "uncounted",  # drops that the table of --drop-stat had no room for
     "crowded_out",  # samples of peers that the table of peers had no room for
+    # Of runs that tell how long packets took:
+    "measured",  # packets
+    "one_point",  # packets that were seen at one point only
+    "families_lost",  # skbs of packets with clones that were pushed out of the table of these
+    "steps_lost",  # steps that the table of these had no room for
 )
 
 _C_FORMATS = {"u8": "B", "u16": "H", "u32": "I", "u64": "Q"}

@@ -44,8 +44,12 @@ _NOT_WITH_DROP = (
     "func_stats", "min_latency", "latency_show", "latency_free", "tiny_show", "timeline",
 )  # fmt: skip
 _NOT_WITH_DROP_STAT = ("drop_stack", "detail", "output", "date")
+_NOT_WITH_LATENCY = (
+    "diag", "drop", "basic", "func_stats", "latency_show", "tiny_show", "timeline", "ret", "hooks", "detail", "output",
+    "trace_stack", "stack",
+)  # fmt: skip
 _NOT_WITH_SOCKETS = (
-    *_NOT_WITH_BASIC, "basic", "diag", "drop", "trace_matcher", "trace_free", "tcp_flags",
+    *_NOT_WITH_BASIC, "basic", "diag", "drop", "latency", "latency_summary", "trace_matcher", "trace_free", "tcp_flags",
     "pkt_len", "mark", "iface", "inner", "expression",
 )  # fmt: skip
 _NOT_WITH_RTT = (
@@ -107,6 +111,7 @@ def parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
         options.trace_stack = "all"
     # Whoever asks for slow packets wants to see how slow.
     options.latency_show |= options.latency_free or options.min_latency is not None
+    options.latency |= options.latency_summary
     return options
 
 
@@ -128,6 +133,7 @@ def _check(options: argparse.Namespace) -> None:
     if options.diag:
         _refuse(options, ("basic", "func_stats", "drop"), "--diag, which follows packets")
     _check_drop(options)
+    _check_latency(options)
     _check_sockets(options)
     if options.basic:
         _refuse(options, _NOT_WITH_BASIC, "--basic, which follows no packet")
@@ -140,6 +146,13 @@ def _check_drop(options: argparse.Namespace) -> None:
         _refuse(options, _NOT_WITH_DROP, "--drop, which only looks where packets are dropped")
     if options.drop_stat:
         _refuse(options, _NOT_WITH_DROP_STAT, "--drop-stat, which only counts")
+
+
+def _check_latency(options: argparse.Namespace) -> None:
+    if options.latency_summary:
+        _refuse(options, (*_NOT_WITH_LATENCY, "date"), "--latency-summary, which prints no packet")
+    elif options.latency:
+        _refuse(options, _NOT_WITH_LATENCY, "--latency, which tells one time of each packet")
 
 
 def _check_sockets(options: argparse.Namespace) -> None:
@@ -241,6 +254,8 @@ def _add_modes(group: argparse._ArgumentGroup) -> None:
     add("--drop-stack", action="store_true", help="--drop, and the call stack")
     add("--reason", metavar="NAMES", help="--drop, and only these of the kernel's reasons, with commas")
     add("--drop-stat", action="store_true", help="--drop, and only how many there are, in a table every second")
+    add("--latency", action="store_true", help="a line a packet: how long it took from the first trace to the last")
+    add("--latency-summary", action="store_true", help="how long packets took, and where: two tables, every second")
     add("--explain", metavar="NAME", help="tell what a trace, drop reason, reset reason or rule means, and exit")
     add("--sock", action="store_true", help="what happens to sockets, and their state")
     add("--rtt", action="store_true", help="round trips of TCP: how many took how long, every second")

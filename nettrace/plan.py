@@ -41,7 +41,9 @@ _RTT_ARGUMENTS = {2: "seq_rtt_us", 3: "sack_rtt_us", 5: "rs"}
 SEGMENTS_MAX = 64
 
 # What a probe is for, as the C side has it: the names there and their bits.
-MARKS = {name: 1 << bit for bit, name in enumerate(("MAY_MATCH", "FREES", "CLONES", "ENDS", "RETURNS", "STACK"))}
+MARKS = {
+    name: 1 << bit for bit, name in enumerate(("MAY_MATCH", "FREES", "CLONES", "ENDS", "RETURNS", "STACK", "POINT"))
+}
 
 
 # The facts of nf_hook_slow that tell the addresses of the functions there.
@@ -63,6 +65,7 @@ class Program(NamedTuple):
     ends: bool = False  # the user wants to see no more of the skb
     returns: bool = False  # the function's return is told
     stack: bool = False
+    point: bool = False  # it counts for how long a packet took
     most: int = 1  # function_return: how many new skbs
     facts: int = 0  # the number of the set that its hits tell, from 1; 0: they tell no more than the packet
     arguments: int = 0  # tracepoint: how many of them the facts need
@@ -83,7 +86,7 @@ class Program(NamedTuple):
     @property
     def marks(self) -> tuple[bool, ...]:
         """Which of MARKS hold, in their order."""
-        return (self.match, self.frees, self.clones, self.ends, self.returns, self.stack)
+        return (self.match, self.frees, self.clones, self.ends, self.returns, self.stack, self.point)
 
     @property
     def is_tracepoint(self) -> bool:
@@ -149,6 +152,7 @@ class Wishes:
     out those that packets enter by; None: as the tree says. end_at: after these a packet is not
     followed any more. stack_at: with the way there. return_at: with what the function returned.
     facts: whether traces tell their facts; hook_functions: also which functions are at a netfilter hook.
+    point_at: what counts for how long a packet took, for runs that measure it.
     """
 
     match_at: Optional[Collection[str]] = None
@@ -157,6 +161,7 @@ class Wishes:
     return_at: Collection[str] = ()
     facts: bool = True
     hook_functions: bool = False
+    point_at: Collection[str] = ()
 
 
 def make(
@@ -287,6 +292,7 @@ def _tracepoint(
     program = Program(
         "tracepoint", skb=skb, facts=told, arguments=arguments, tracepoint=index, match=_matches(trace, wishes),
         frees=trace.role in ("free", "drop"), ends=trace.name in wishes.end_at, stack=trace.name in wishes.stack_at,
+        point=trace.name in wishes.point_at,
     )  # fmt: skip
     if trace.role != "drop":
         return event, program
@@ -319,6 +325,7 @@ def _function(
         ends=trace.name in wishes.end_at,
         returns=returns,
         stack=trace.name in wishes.stack_at,
+        point=trace.name in wishes.point_at,
     )
     nft_types = kernel.types_of(layouts.NFT_CORE)
     nft = trace.nft

@@ -23,6 +23,8 @@ SECOND_NS = 1_000_000_000
 # How long the end may take to read what is left; what then is unread is counted.
 DRAIN_NS = 500_000_000
 
+Table = Callable[[Session, Callable[[int, int], str]], str]
+
 
 class Every:
     """Something that is to be done now and then."""
@@ -54,18 +56,21 @@ class Run:
 
     count: how many packets (hits, if packets are not followed) to show; None for all.
     min_latency_ns: of packets that took less, nothing is shown.
-    table: what the programs counted so far, to be shown every second in place of hits.
+    table: what the programs counted so far, to be shown every second in place of hits; it is given the session and
+    what tells the trace of a step, by kind and place.
     """
 
     def __init__(
         self, session: Session, kernel: Kernel, plan: Plan, settings: Settings, sink: Text, *,
         count: Optional[int], join_clones: bool, min_latency_ns: Optional[int] = None,
-        table: Optional[Callable[[], str]] = None,
+        table: Optional[Table] = None,
     ) -> None:  # fmt: skip
         self.done = False
         self._session = session
-        self._follow = settings.follow
-        self._unit = "events" if settings.drops is None else "drops"
+        # Else each message stands for itself.
+        self._follow = settings.follow and not settings.latency
+        self._latency = settings.latency
+        self._unit = "packets" if settings.follow else "events" if settings.drops is None else "drops"
         self._sink = sink
         self._count = count
         self._shown = self._events = self._unfinished = self._missing = self._gaps = self._swept = self._short = 0
@@ -80,6 +85,8 @@ class Run:
         # A ring buffer is in order by itself; perf buffers are one a CPU.
         self._order = None if settings.ringbuf else TimeOrder()
         self._table = self._hits_table if settings.count_hits else table
+        # What counts as a packet where a table is all that is shown.
+        self._counted = "measured" if settings.latency else "matched"
         self._sweeps, self._seconds = Every(SWEEP_NS), Every(SECOND_NS)
 
     def step(self) -> None:
@@ -105,6 +112,8 @@ class Run:
             self._sweep(None)
             self._drain()
             self._show(self._lifecycle.close())
+        if self._latency:
+            self._count_unfinished()
         self._tell_table()
         self._sink.flush()
 
@@ -115,15 +124,15 @@ class Run:
         sent = sum(total[f"messages_{place}"] for place in range(PLACES + 1)) - total["lost_messages"]
         ended = total["freed"] + total["reused"] + self._swept
         return Summary(
-            unit="packets" if self._follow else self._unit,
-            shown=self._shown if self._table is None else total["matched"],
-            events=self._events,
+            unit=self._unit,
+            shown=self._shown if self._table is None else total[self._counted],
+            events=None if self._latency else self._events,
             lost_messages=tuple(cpu["lost_messages"] for cpu in per_cpu),
             lost_packets=total["lost_packets"],
             unread_messages=0 if self.done else sent - self._decoder.messages,
             missed_hits=total["missed"],
             untracked=total["untracked"],
-            evicted=total["matched"] + total["cloned"] - ended if self._follow else 0,
+            evicted=total["matched"] + total["cloned"] - ended if self._follow or self._latency else 0,
             unfinished=self._unfinished,
             incomplete=self._missing,
             skipped=skipped,
@@ -131,6 +140,9 @@ class Run:
             over_rate=total["over_rate"],
             calls_lost=total["calls_lost"],
             normal_frees=total["normal_frees"],
+            one_point=total["one_point"],
+            steps_lost=total["steps_lost"],
+            families_lost=total["families_lost"],
         )
 
     def _drain(self) -> None:
@@ -149,6 +161,13 @@ class Run:
             self._swept += 1
             if not self.done and self._table is None:
                 self._show(self._lifecycle.push(self._decoder.decode(raw, sent=False)))
+
+    def _count_unfinished(self) -> None:
+        """Packets that are still on their way have no time yet."""
+        packets = [self._decoder.decode(raw, sent=False).packet_id for raw in self._session.take_tracked()]
+        self._swept += len(packets)
+        self._unfinished += len(set(packets))
+        self._drain()
 
     def _receive(self, raw: bytes) -> None:
         if self.done:
@@ -207,15 +226,15 @@ class Run:
         """Shows what was counted so far, if that is what was asked for."""
         if self._table is None:
             return
-        self._sink.note(self._table().rstrip("\n") + "\n")
-        matched = totals(self._session.counters())["matched"]
-        self.done = self.done or (self._count is not None and matched >= self._count)
+        self._sink.note(self._table(self._session, self._decoder.trace).rstrip("\n") + "\n")
+        counted = totals(self._session.counters())[self._counted]
+        self.done = self.done or (self._count is not None and counted >= self._count)
 
-    def _hits_table(self) -> str:
+    def _hits_table(self, session: Session, trace: Callable[[int, int], str]) -> str:
         """How often each trace was hit so far."""
         hits: Counter[str] = Counter()
-        for (kind, where), count in self._session.hits().items():
-            hits[self._decoder.trace(kind, where)] += count
+        for (kind, where), count in session.hits().items():
+            hits[trace(kind, where)] += count
         self._events = sum(hits.values())
         return stats_text(hits)
 

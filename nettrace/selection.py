@@ -51,6 +51,8 @@ def choose(
     hooks: bool = False,
     also: Collection[str] = (),
     return_at: Collection[str] = (),
+    latency: bool = False,
+    latency_free: bool = False,
 ) -> Selection:
     """Selects the traces for the options, each a list of names with commas between them.
 
@@ -60,6 +62,8 @@ def choose(
     those that return nothing. basic: packets are not followed, each hit stands for itself.
     hooks: with the functions at netfilter hooks. also: traces that are on where none were asked for, beside
     those of the tree. return_at: traces that are to tell what their functions return, if they are in the run.
+    latency: it is measured how long packets took, up to the last of what was asked for; latency_free: or to
+    the freeing.
     `all` is the whole tree for trace, and all that is in the run for the others.
     """
     if basic:
@@ -104,6 +108,14 @@ def choose(
         stack_at=frozenset() if stack is None else known.among("--trace-stack", stack, traces),
         return_at=frozenset(name for name, trace in traces.items() if trace.functions and (ret or name in return_at)),
         hook_functions=hooks,
+        facts=not latency,
+        point_at=frozenset(
+            name
+            for name, trace in traces.items()
+            if name in ending or (latency_free if trace.role in _ENDS else name in asked or name in matching)
+        )
+        if latency
+        else frozenset(),
     )
     return Selection(tuple(traces.values()), wishes)
 

@@ -389,6 +389,19 @@ class Diagnosed(Text):
         return True
 
 
+class LatencyText(Text):
+    """A line a packet: where its way began and ended for us, and how long that took."""
+
+    def events(self, events: Iterable[Event]) -> None:
+        """The packet of these events: its end, the first one and the last one."""
+        end, first, last = events
+        way = f"[{first.trace} -> {last.trace}"
+        self._out.write(
+            f"{self._time(end.time_ns)}[{end.trace:<20}]{way:<37}] {packet_text(first.packet)}"
+            f" latency: {_milliseconds(last.time_ns - first.time_ns)}\n"
+        )
+
+
 def _skb_column(item: Event) -> str:
     return f"[{item.skb & 0xFFFFFFFF:08x}]"
 
@@ -569,7 +582,7 @@ class Summary:
 
     unit: str  # what was counted: "packets", or "events" or "drops" if packets were not followed
     shown: int
-    events: int
+    events: Optional[int]  # None: it is not their number that matters
     lost_messages: tuple[int, ...]  # by CPU: there was no room in the buffer
     lost_packets: int  # of which nothing at all reached the buffer
     unread_messages: int  # were in the buffer when the time to end was over
@@ -584,11 +597,14 @@ class Summary:
     calls_lost: int = 0  # calls whose return was not told
     normal_frees: int = 0  # frees that the kernel reports as drops though the packet has served its purpose
     uncounted: int = 0  # drops that the table has no line for
+    one_point: int = 0  # packets that have no time, as they were seen at one point only
+    steps_lost: int = 0  # that the table of the costliest ones had no room for
+    families_lost: int = 0  # skbs of packets that have none, as the table of those with clones had no room
 
     def text(self, verbose: bool) -> str:
         """The closing line; what did not happen is left out, but for what everybody looks for."""
         parts = [f"{self.shown} {self.unit}"]
-        if self.unit == "packets":
+        if self.unit == "packets" and self.events is not None:
             parts.append(f"{self.events} events")
         per_cpu = ", ".join(f"cpu{cpu}: {count}" for cpu, count in enumerate(self.lost_messages) if count)
         parts.append(f"{sum(self.lost_messages)} messages lost" + (f" ({per_cpu})" if per_cpu else ""))
@@ -603,6 +619,9 @@ class Summary:
             (self.short, "packets below the least latency"),
             (self.normal_frees, "normal frees left out"),
             (self.uncounted, "drops not in the table for want of room"),
+            (self.one_point, "packets seen at one point only"),
+            (self.steps_lost, "steps not counted for want of room"),
+            (self.families_lost, "skbs of packets with clones not measured for want of room"),
         ):
             if count:
                 parts.append(f"{count} {what}")

@@ -14,8 +14,11 @@ from .kernel import Kernel
 from .objects import VALUE_MARK
 from .plan import MARKS, Plan, Program
 
-FILES = ("maps.h", "packet.h", "filter.h", "drops.h", "facts.h", "track.h", "probes.h", "nft.h")
-SOCKET_FILES = ("maps.h", "packet.h", "filter.h", "facts.h", "track.h", "histogram.h", "sock.h", "probes.h")
+FILES = ("maps.h", "packet.h", "filter.h", "drops.h", "facts.h", "follow.h", "track.h", "probes.h", "nft.h")
+LATENCY_FILES = ("maps.h", "packet.h", "filter.h", "follow.h", "histogram.h", "latency.h", "probes.h")
+SOCKET_FILES = (
+    "maps.h", "packet.h", "filter.h", "facts.h", "follow.h", "track.h", "histogram.h", "sock.h", "probes.h",
+)  # fmt: skip
 
 # What the C reads of the kernel's structs. A name after the colon is what the member is called
 # in C, where the path has a dot, another struct embeds it, or kernels call it differently: of
@@ -81,8 +84,12 @@ class Settings:
     sockets: bool = False  # hits are about sockets, not about packets
     count_rtt: bool = False  # only how long the round trips were is told
     peers_max: int = 0  # for so many peers apart
+    latency: bool = False  # only how long each packet took is told
+    latency_summary: bool = False  # or only counted
     tracked_max: int = 16384  # skbs followed at a time
     log_slots: int = 64  # of a followed skb before they are sent; a power of two
+    hops: int = 64  # of a followed skb before they are counted; a power of two
+    edges_max: int = 4096  # pairs of traces
     ringbuf_pages: int = 4096
 
 
@@ -109,9 +116,12 @@ def render(plan: Plan, kernel: Kernel, settings: Settings, packet_filter: Packet
     # Only there while nf_tables is loaded.
     nft = any(program.kind.startswith("nft_") for program in plan.programs)
     defines.update((nft and layouts.nft_offsets(kernel.types_of(layouts.NFT_CORE))) or {})
+    if settings.latency or settings.sockets:
+        defines.update(histogram.constants())
+    if settings.latency:
+        defines.update(HOPS=settings.hops, EDGES_MAX=settings.edges_max)
     if settings.sockets:
-        defines.update(_socket_offsets(kernel.btf))
-        defines.update(histogram.constants(), TICK_NS=kernel.tick_ns)
+        defines.update(_socket_offsets(kernel.btf), TICK_NS=kernel.tick_ns)
         defines.update({f"RTT_{name.upper()}": number for number, name in enumerate(RTT_HISTOGRAMS)})
         defines["RTT_HISTOGRAMS"] = len(RTT_HISTOGRAMS)
         if settings.peers_max:
@@ -124,6 +134,8 @@ def render(plan: Plan, kernel: Kernel, settings: Settings, packet_filter: Packet
         "WITH_FACTS": bool(plan.facts),
         "WITH_NFT": nft,
         "COUNT_HITS": settings.count_hits,
+        "LATENCY": settings.latency,
+        "LATENCY_SUMMARY": settings.latency_summary,
         "SOCKETS": settings.sockets,
         "COUNT_RTT": settings.count_rtt,
     }
@@ -135,7 +147,7 @@ def render(plan: Plan, kernel: Kernel, settings: Settings, packet_filter: Packet
     parts = [event.c_text()]
     if settings.drops is not None:
         parts.append(settings.drops.c_text())
-    for name in SOCKET_FILES if settings.sockets else FILES:
+    for name in SOCKET_FILES if settings.sockets else LATENCY_FILES if settings.latency else FILES:
         if name == "drops.h" and settings.drops is None:
             continue
         # BCC rewrites no #included code, so the files are put together here.

@@ -116,6 +116,8 @@ def assert_refused(capsys: Capture[str], arguments: list[str], words: str) -> No
         (["--rtt", "--iface", "lo"], "--iface says nothing with --rtt, which looks at sockets"),
         (["--rtt", "tcp port 80"], "a filter expression says nothing with --rtt, which looks at sockets"),
         (["--rtt-detail", "--ret"], "--ret says nothing with"),
+        (["--sock", "--latency"], "--latency says nothing with --sock, which looks at sockets"),
+        (["--rtt", "--latency-summary"], "--latency-summary says nothing with --rtt, which looks at sockets"),
         (["--rtt", "--date"], "--date says nothing with --rtt, which prints a table"),
         (["--rtt", "-t", "tcp_ack"], "-t says nothing with --rtt, which prints a table"),
         (["--sock", "-p", "tcp", "-o", "pid,len"], "--output: len is a packet's, and --sock looks at sockets"),
@@ -172,7 +174,7 @@ def test_help_shows_examples_that_are_accepted(
     _, _, examples = out.partition("examples:\n")
     commands = [shlex.split(re.split(r"  +", line.strip())[0]) for line in examples.splitlines()]
     assert len(commands) == 7 and {command[0] for command in commands} == {"nettrace"}
-    monkeypatch.setattr(cli, "_run", lambda *_: 0)
+    monkeypatch.setattr(cli, "_run", lambda *_, table=None: 0)
     monkeypatch.setattr(cli, "_run_drop", lambda *_: 0)
     for command in commands:
         assert cli.main(command[1:]) == 0, command
@@ -397,7 +399,7 @@ def test_kprobe_multi_where_there_is_none(
     kernels: dict[str, Kernel], kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: Capture[str]
 ) -> None:
     used: list[bool] = []
-    monkeypatch.setattr(cli, "_run", lambda *arguments: used.append(arguments[6]) or 0)
+    monkeypatch.setattr(cli, "_run", lambda *arguments, table: used.append(arguments[6]) or 0)
     for backend in ("auto", "kprobe", "kprobe-multi"):
         assert cli.main(["-p", "icmp", "--backend", backend]) == 0
     assert used == [True, False, True]

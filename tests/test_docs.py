@@ -90,6 +90,8 @@ def test_what_is_refused_together_is_told() -> None:
     # What is about matching is for selection to refuse.
     assert basic == {"basic", "trace-matcher", "trace-free"} | {_spelt(name) for name in options._NOT_WITH_BASIC}
     assert stats == {_spelt(name) for name in options._NOT_WITH_STATS}
+    latency = set(re.findall(r"`--([\w-]+)`", section(README, "With `--latency` and ", "\n\n")))
+    assert latency == {"latency-summary", "date"} | {_spelt(name) for name in options._NOT_WITH_LATENCY}
 
 
 def test_what_is_refused_with_drop_is_told() -> None:

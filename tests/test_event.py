@@ -56,7 +56,8 @@ CONSTANTS = {
 COUNTERS = [
     "LOST_MESSAGES", "LOST_PACKETS", "MISSED", "UNTRACKED", "MATCHED", "CLONED", "FREED", "REUSED",
     "IDS_0", "IDS_1", "IDS_2", "IDS_3", "MESSAGES_0", "MESSAGES_1", "MESSAGES_2", "MESSAGES_3",
-    "SHORT", "OVER_RATE", "CALLS_LOST", "NORMAL_FREES", "UNCOUNTED", "CROWDED_OUT",
+    "SHORT", "OVER_RATE", "CALLS_LOST", "NORMAL_FREES", "UNCOUNTED", "CROWDED_OUT", "MEASURED", "ONE_POINT",
+    "FAMILIES_LOST", "STEPS_LOST",
 ]  # fmt: skip
 LAYOUTS = {layout.name: layout for layout in event.LAYOUTS}
 ITEMS = [name for name in PLACES if name != "record"]

@@ -22,7 +22,6 @@ TOLD = {
     if line.startswith("  -")
     for word in re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", line.strip().split("  ")[0])
 }
-TOPICS = {"latency"}
 
 
 class Old(NamedTuple):
@@ -31,8 +30,6 @@ class Old(NamedTuple):
     c: tuple[str, ...]
     python: tuple[str, ...]
     value: Optional[str]
-    here: str
-    topic: Optional[str]
 
     @property
     def spellings(self) -> tuple[str, ...]:
@@ -42,19 +39,12 @@ class Old(NamedTuple):
 def load() -> list[Old]:
     entries = yaml.safe_load((ROOT / "tests" / "data" / "options.yaml").read_text(encoding="utf-8"))
     for entry in entries:
-        assert set(entry) <= {"c", "python", "value", "here", "topic"}, entry
-    return [
-        Old(
-            tuple(entry.get("c", ())), tuple(entry.get("python", ())), entry.get("value"), entry["here"],
-            entry.get("topic"),
-        )
-        for entry in entries
-    ]  # fmt: skip
+        assert set(entry) <= {"c", "python", "value"}, entry
+    return [Old(tuple(entry.get("c", ())), tuple(entry.get("python", ())), entry.get("value")) for entry in entries]
 
 
 OLD = load()
-ACCEPTED = [(name, old) for old in OLD if old.here == "accepted" for name in old.spellings]
-LATER = [(name, old) for old in OLD if old.here == "later" for name in old.spellings]
+SPELLINGS = [(name, old) for old in OLD for name in old.spellings]
 
 
 def changed(*arguments: str) -> dict[str, Any]:
@@ -70,12 +60,9 @@ def test_the_list_is_whole_and_in_order() -> None:
     assert len([old for old in OLD if old.python]) == 20
     for spellings in ([name for old in OLD for name in old.c], [name for old in OLD for name in old.python]):
         assert len(set(spellings)) == len(spellings)
-    assert {old.here for old in OLD} == {"accepted", "later"}
-    assert {old.topic for old in OLD if old.here == "later"} == TOPICS
-    assert all(old.topic is None for old in OLD if old.here == "accepted")
 
 
-@pytest.mark.parametrize(("name", "old"), ACCEPTED, ids=[name for name, _ in ACCEPTED])
+@pytest.mark.parametrize(("name", "old"), SPELLINGS, ids=[name for name, _ in SPELLINGS])
 def test_an_option_of_old_is_accepted(name: str, old: Old, capsys: pytest.CaptureFixture[str]) -> None:
     if name in ("-h", "--help", "-V", "--version"):
         with pytest.raises(SystemExit) as end:
@@ -93,7 +80,7 @@ def test_an_option_of_old_is_accepted(name: str, old: Old, capsys: pytest.Captur
         assert old.value in map(str, found.values())
 
 
-@pytest.mark.parametrize(("name", "old"), ACCEPTED, ids=[name for name, _ in ACCEPTED])
+@pytest.mark.parametrize(("name", "old"), SPELLINGS, ids=[name for name, _ in SPELLINGS])
 def test_an_option_of_old_is_documented(name: str, old: Old) -> None:
     assert name in TOLD
     source = MAN.partition(".SH OPTIONS")[2].partition(".SH FILTER")[0].replace("\\-", "-")
@@ -102,16 +89,9 @@ def test_an_option_of_old_is_documented(name: str, old: Old) -> None:
 
 def test_spellings_of_one_option_of_old_are_one_here() -> None:
     for old in OLD:
-        if old.here == "accepted" and "--help" not in old.spellings and "--version" not in old.spellings:
+        if "--help" not in old.spellings and "--version" not in old.spellings:
             value = [] if old.value is None else [old.value]
             assert len({str(changed(name, *value)) for name in old.spellings}) == 1, old
-
-
-@pytest.mark.parametrize(("name", "old"), LATER, ids=[name for name, _ in LATER])
-def test_what_is_still_to_come_is_refused_and_not_taken_for_something_else(name: str, old: Old) -> None:
-    with pytest.raises(UsageError, match=rf"there is no option {name}\b|ambiguous option: {name}\b"):
-        options.parse([name] if old.value is None else [name, old.value])
-    assert name not in TOLD
 
 
 def test_the_help_tells_of_every_option_once() -> None:
@@ -197,6 +177,8 @@ NOT_WITH_DROP = [
     ["--trace-stack", "ip_rcv"], ["--stack"], ["--ret"], ["--trace-noclone"], ["--basic"], ["--func-stats"],
     ["--min-latency", "1"], ["--latency-show"], ["--latency-free"], ["--tiny-show"],
 ]  # fmt: skip
+TELLS = "--latency, which tells one time of each packet: leave one of them out"
+SUMS_UP = "--latency-summary, which prints no packet: leave one of them out"
 
 
 @pytest.mark.parametrize(
@@ -240,6 +222,15 @@ NOT_WITH_DROP = [
         (["--func-stats", "--timeline"], f"--timeline (--skb-mode) says nothing with {PRINTS}"),
         (["--func-stats", "--min-latency", "1"], f"--min-latency says nothing with {PRINTS}"),
         (["--func-stats", "--trace-stack", "ip_rcv"], f"--trace-stack says nothing with {PRINTS}"),
+        (["--latency", "--basic"], f"--basic says nothing with {TELLS}"),
+        (["--latency", "--func-stats"], f"--func-stats says nothing with {TELLS}"),
+        (["--latency", "--latency-show"], f"--latency-show says nothing with {TELLS}"),
+        (["--latency", "--detail"], f"--detail says nothing with {TELLS}"),
+        (["--latency", "-o", "id"], f"--output says nothing with {TELLS}"),
+        (["--latency", "--ret"], f"--ret says nothing with {TELLS}"),
+        (["--latency", "--stack"], f"--stack says nothing with {TELLS}"),
+        (["--latency-summary", "--timeline"], f"--timeline (--skb-mode) says nothing with {SUMS_UP}"),
+        (["--latency", "--latency-summary", "--date"], f"--date says nothing with {SUMS_UP}"),
         (["--func-stats", "--stack"], f"--stack says nothing with {PRINTS}"),
         *((["--drop", *words], f"{words[0]} says nothing with {DROPS}") for words in NOT_WITH_DROP),
         (["--drop-stack", "--skb-mode"], f"--timeline (--skb-mode) says nothing with {DROPS}"),

@@ -365,6 +365,7 @@ ALL_WISHES = {"match_at": {"made_here"}, "end_at": {"made_here"}, "stack_at": {"
         ({"functions": ("ip_rcv",), "skb": 0}, {"end_at": {"made_here"}}, 0x0000008),
         ({"functions": ("ip_rcv",), "skb": 0}, {"return_at": {"made_here"}}, 0x0000010),
         ({"functions": ("ip_rcv",), "skb": 0}, {"stack_at": {"made_here"}}, 0x0000020),
+        ({"functions": ("ip_rcv",), "skb": 0}, {"point_at": {"made_here"}}, 0x0000040),
         ({"functions": ("ip_rcv",), "skb": 0}, ALL_WISHES, 0x0000039),
         ({"functions": ("skb_clone",), "skb": 0, "role": "clone"}, ALL_WISHES, 0x000003D),
         ({"functions": ("ip_output",), "skb": 0}, {}, 0x0020000),
@@ -382,7 +383,7 @@ def test_cookies(kernels: dict[str, Kernel], fields: dict[str, Any], wishes: dic
 
 
 def test_marks_are_those_of_the_c_side() -> None:
-    assert plan.MARKS == {"MAY_MATCH": 1, "FREES": 2, "CLONES": 4, "ENDS": 8, "RETURNS": 16, "STACK": 32}
+    assert plan.MARKS == {"MAY_MATCH": 1, "FREES": 2, "CLONES": 4, "ENDS": 8, "RETURNS": 16, "STACK": 32, "POINT": 64}
     text = (files.BPF / "maps.h").read_text(encoding="utf-8")
     explained = text[text.index("A probe's flags") :].partition("*/")[0]
     assert re.findall(r"^ \*   ([A-Z_]+) ", explained, re.MULTILINE) == list(plan.MARKS)

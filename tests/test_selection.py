@@ -85,7 +85,26 @@ Select = Callable[..., Selection]
 def test_without_options_it_is_the_trees_default(select: Select) -> None:
     chosen = select()
     assert names(chosen) == IN + OUT + LIFE
-    assert chosen.wishes == plan.Wishes(frozenset(MATCHING), frozenset(), frozenset(), frozenset())
+    nothing: frozenset[str] = frozenset()
+    assert chosen.wishes == plan.Wishes(frozenset(MATCHING), nothing, nothing, nothing, facts=True, point_at=nothing)
+
+
+@pytest.mark.parametrize(
+    ("asked", "points"),
+    [
+        ({}, {*IN, *OUT, *LIFE} - {"consume_skb", "kfree_skb"}),
+        # What is only there to follow packets is none, nor is the freeing.
+        ({"trace": "ip_output"}, {"ip_output"}),
+        ({"trace": "ip_output,life"}, {"ip_output", *LIFE} - {"consume_skb", "kfree_skb"}),
+        ({"trace": "ip_output", "matcher": "tcp_v4_rcv"}, {"ip_output", "tcp_v4_rcv"}),
+        # Unless the user says so.
+        ({"trace": "ip_output", "free": "kfree_skb"}, {"ip_output", "kfree_skb"}),
+        ({"trace": "ip_output", "latency_free": True}, {"ip_output", "consume_skb", "kfree_skb"}),
+    ],
+)
+def test_what_counts_for_how_long_a_packet_took(select: Select, asked: dict[str, Any], points: set[str]) -> None:
+    assert select(latency=True, **asked).wishes.point_at == points
+    assert select(**asked).wishes.point_at == frozenset()
 
 
 def test_all_is_all_and_matches_where_the_tree_says(select: Select) -> None:

@@ -14,7 +14,7 @@ from nettrace.diagnosis import Finding
 from nettrace.event import Context, Detail, Device, Drop, Event, Packet, Return
 from nettrace.kernel import Symbol
 from nettrace.packets import packet_text
-from nettrace.sinks import COLUMNS, Diagnosed, Display, Lookups, Summary, Text, stats_text, wants_colour
+from nettrace.sinks import COLUMNS, Diagnosed, Display, LatencyText, Lookups, Summary, Text, stats_text, wants_colour
 
 from .headers import FROM_SOCKET, IP, PING, PING_TEXT, TCP, UDP, packet, ports, tcp
 
@@ -701,12 +701,31 @@ QUIET = Summary(
             "3 packets, 40 events, 0 messages lost, 9 returns missed, 8 packets beyond the rate limit, "
             "7 packets below the least latency, 0 unfinished, 0 traces skipped",
         ),
+        (
+            {"events": None, "one_point": 4, "steps_lost": 5, "families_lost": 6},
+            "3 packets, 0 messages lost, 4 packets seen at one point only, 5 steps not counted for want of room, "
+            "6 skbs of packets with clones not measured for want of room, 0 unfinished, 0 traces skipped",
+        ),
     ],
 )
 def test_the_closing_line(changes: dict[str, Any], text: str) -> None:
     values = {**QUIET.__dict__, **changes}
     assert Summary(**values).text(verbose=False) == text
     assert Summary(**values).text(verbose=True) == text.replace(" (-v tells why)", "")
+
+
+def test_how_long_a_packet_took() -> None:
+    out = io.StringIO()
+    sink = LatencyText(out, Display(), KNOWN)
+    first = RECEIVED
+    last = RECEIVED._replace(time_ns=RECEIVED.time_ns + 1_234_567, trace="ip_local_deliver_finish")
+    end = last._replace(time_ns=last.time_ns + 9_000_000, trace="consume_skb")
+    sink.events((end, first, last))
+    sink.events((first, first, first))
+    assert out.getvalue() == (
+        f"[12.010580] [consume_skb         ][ip_rcv -> ip_local_deliver_finish   ] {PING_TEXT} latency: 1.234ms\n"
+        f"[12.000345] [ip_rcv              ][ip_rcv -> ip_rcv                    ] {PING_TEXT} latency: 0.000ms\n"
+    )
 
 
 def test_the_table_of_hits() -> None:

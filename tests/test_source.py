@@ -17,13 +17,15 @@ from nettrace.errors import KernelError
 from nettrace.filters import Mark, PacketFilter, Range, TcpFlags
 from nettrace.kernel import Kernel
 from nettrace.plan import Plan, Probe, Program, Wishes
-from nettrace.source import FILES, SOCKET_FILES, Settings, render
+from nettrace.source import FILES, LATENCY_FILES, SOCKET_FILES, Settings, render
 from nettrace.tree import Trace
 from tests import record_pcap
 from tests.record_kernel import VERSIONS
 
 ALL_ON = Settings(follow=True, ringbuf=True, detail=True)
 ALL_OFF = Settings(follow=False, ringbuf=False, detail=False)
+LATENCY = Settings(latency=True)
+LATENCY_SUMMARY = Settings(latency=True, latency_summary=True)
 NO_FILTER = PacketFilter()
 # More than anybody can ask for at once, to have each constant.
 EVERYTHING = PacketFilter(
@@ -196,6 +198,21 @@ def test_all_that_the_c_asks_for_is_defined_once(
     assert {"OFF_sk_buff__head", "OFF_sk_buff__network_header", "OFF_sock__skc_num"} <= text.used("OFF_")
 
 
+@pytest.mark.parametrize("settings", [LATENCY, LATENCY_SUMMARY], ids=["latency", "summary"])
+@pytest.mark.parametrize("packet_filter", [NO_FILTER, EVERYTHING], ids=["none", "everything"])
+def test_where_only_times_are_told_no_way_is_kept_or_none_is_sent(
+    plans: dict[str, Plan], kernels: dict[str, Kernel], settings: Settings, packet_filter: PacketFilter
+) -> None:
+    for version in VERSIONS:
+        text = Preprocessed(rendered(plans, kernels, version, settings, packet_filter))
+        for prefix in ("OFF_", "FILTER_", "RECORD_", "COUNTER_", "HISTOGRAM_", "HOPS", "EDGES_", "MIN_", "MESSAGE_"):
+            assert text.used(prefix) <= text.macros.keys()
+        # One place submits a packet's times, another what a function returned; both are for the first only.
+        assert ("count_edge" in text.functions) == settings.latency_summary
+        assert len(re.findall(r"\bsubmit\(ctx, &t->record", text.code)) == (not settings.latency_summary)
+        assert not {"note_headers", "note_step", "fill_device", "same_headers"} & text.functions
+
+
 def test_every_offset_is_of_use_on_some_kernel(plans: dict[str, Plan], kernels: dict[str, Kernel]) -> None:
     texts = [Preprocessed(rendered(plans, kernels, version)) for version in VERSIONS]
     prefixes = ("OFF_", "MASK_", "AT_", "SIZEOF_")
@@ -207,9 +224,9 @@ def test_marks_of_probes_are_numbers_that_the_c_side_looks_at(
     plans: dict[str, Plan], kernels: dict[str, Kernel]
 ) -> None:
     text = Preprocessed(rendered(plans, kernels, "6.12"))
-    marks = {"MAY_MATCH": 1, "FREES": 2, "CLONES": 4, "ENDS": 8, "RETURNS": 16, "STACK": 32}
+    marks = {"MAY_MATCH": 1, "FREES": 2, "CLONES": 4, "ENDS": 8, "RETURNS": 16, "STACK": 32, "POINT": 64}
     assert {name: int(text.macros[name], 0) for name in marks} == marks
-    body = text.body.partition("stubs")[0]
+    body = text.body.partition("stubs")[0] + Preprocessed(rendered(plans, kernels, "6.12", LATENCY)).body
     assert [name for name in marks if not re.search(rf"flags & \(?[A-Z_| ]*\b{name}\b", body)] == []
 
 
@@ -407,7 +424,7 @@ def test_the_expression_comes_behind_what_it_calls_and_before_who_calls_it(
     plans: dict[str, Plan], kernels: dict[str, Kernel]
 ) -> None:
     text = rendered(plans, kernels, "6.12")
-    places = [text.index(f'#line 1 "{name}"') for name in ("bpf/filter.h", "expression", "bpf/track.h")]
+    places = [text.index(f'#line 1 "{name}"') for name in ("bpf/filter.h", "expression", "bpf/follow.h")]
     assert places == sorted(places)
     between = text[places[1] : places[2]]
     assert re.findall(r"^static __always_inline bool (\w+)\(", between, re.MULTILINE) == ["pcap_l2", "pcap_l3"]
@@ -518,13 +535,16 @@ def test_stubs(kernels: dict[str, Kernel], program: Program, expected: str) -> N
 
 
 def test_the_files_are_whole_and_say_where_they_are_from(plans: dict[str, Plan], kernels: dict[str, Kernel]) -> None:
-    settings = replace(ALL_OFF, drops=Drops(count=True))
-    text = render(plans["6.12"], kernels["6.12"], settings, NO_FILTER, files.BPF).text
-    places = [text.index(f'#line 1 "bpf/{name}"\n' + (files.BPF / name).read_text(encoding="utf-8")) for name in FILES]
-    assert places == sorted(places)
-    assert sorted({*FILES, *SOCKET_FILES}) == sorted(path.name for path in files.BPF.glob("*.h"))
-    # BCC does not rewrite what is included.
-    assert set(re.findall(r"^#include.*$", text, re.MULTILINE)) == {"#include <uapi/linux/ptrace.h>"}
+    with_drops = replace(ALL_OFF, drops=Drops(count=True))
+    for names, settings in ((FILES, with_drops), (LATENCY_FILES, LATENCY), (SOCKET_FILES, SOCKETS)):
+        text = render(plans["6.12"], kernels["6.12"], settings, NO_FILTER, files.BPF).text
+        whole = [f'#line 1 "bpf/{name}"\n' + (files.BPF / name).read_text(encoding="utf-8") for name in names]
+        places = [text.index(part) for part in whole]
+        assert places == sorted(places)
+        assert set(re.findall(r'^#line 1 "bpf/(.*)"$', text, re.MULTILINE)) == set(names)
+        # BCC does not rewrite what is included.
+        assert set(re.findall(r"^#include.*$", text, re.MULTILINE)) == {"#include <uapi/linux/ptrace.h>"}
+    assert {*FILES, *LATENCY_FILES, *SOCKET_FILES} == {path.name for path in files.BPF.glob("*.h")}
 
 
 class NoMember:

@@ -56,6 +56,40 @@ def tcp_send(address: str, port: str, size: str, source: str = "") -> None:
     tell(port=own_port)
 
 
+def tcp_slow_serve(address: str, port: str, hold_s: str) -> None:
+    """Lets two bytes lie in the receive queue for a while, and tells when they were there and when it read them."""
+    with socket.socket(family(address), socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.settimeout(TIMEOUT_S)
+        listener.bind((address, int(port)))
+        listener.listen()
+        print("ready", flush=True)
+        connection, _ = listener.accept()
+        with connection:
+            assert len(connection.recv(2, socket.MSG_PEEK | socket.MSG_WAITALL)) == 2
+            there_ns = time.monotonic_ns()
+            time.sleep(float(hold_s))
+            read_ns = time.monotonic_ns()
+            assert len(connection.recv(2)) == 2
+    tell(there_ns=there_ns, read_ns=read_ns)
+
+
+def tcp_two_writes(address: str, port: str) -> None:
+    """Two bytes by two writes: the second one has to wait until the first one was acknowledged (Nagle)."""
+    siocoutq = 0x5411
+    unacknowledged = ctypes.c_int(1)
+    with socket.create_connection((address, int(port)), TIMEOUT_S) as connection:
+        written_ns = time.monotonic_ns()
+        connection.send(b"1")
+        connection.send(b"2")
+        while unacknowledged.value:
+            fcntl.ioctl(connection, siocoutq, unacknowledged)
+        acknowledged_ns = time.monotonic_ns()
+        # The server closes first, so that it is this side whose last segment is sent by a socket.
+        assert connection.recv(1) == b""
+    tell(written_ns=written_ns, acknowledged_ns=acknowledged_ns)
+
+
 def tcp_refused(address: str, port: str) -> None:
     try:
         socket.create_connection((address, int(port)), TIMEOUT_S)
