@@ -76,7 +76,7 @@ MODULES = _words(
     cls_basic cls_bpf cls_cgroup cls_flow cls_flower cls_fw cls_matchall cls_route cls_u32
     sch_cake sch_codel sch_fq sch_fq_codel sch_hfsc sch_htb sch_netem sch_prio sch_red sch_sfq sch_taprio sch_tbf
     nf_conntrack nf_conntrack_bridge nf_nat nf_tables nft_chain_nat nft_compat nft_fwd_netdev
-    nft_masq nft_nat nft_queue nft_redir nft_reject_inet nft_reject_ipv4 nft_reject_ipv6 nft_reject_netdev nft_synproxy
+    nft_masq nft_nat nft_queue nft_redir nft_reject_inet nft_reject_ipv4 nft_reject_ipv6 nft_synproxy
     nft_tproxy nft_reject_bridge nf_flow_table nf_defrag_ipv6
     nf_dup_ipv4 nf_dup_ipv6 nf_reject_ipv4 nf_reject_ipv6 nf_synproxy_core ip_vs ip_vs_rr
     iptable_filter iptable_nat ip6table_filter arptable_filter ebtable_filter

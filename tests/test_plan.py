@@ -111,8 +111,12 @@ def test_no_place_is_probed_twice(plans: dict[str, Plan], version: str) -> None:
     places = Counter((probe.program.is_tracepoint, probe.target) for probe in of.probes)
     twice = {target for (_, target), times in places.items() if times > 1}
     assert max(places.values()) == 2
-    assert twice == CLONING | {"__skb_gso_segment"}
-    for target in twice:
+    # The verdict of an nftables expression is known at its end.
+    evals = {probe.target for probe in of.probes if probe.program.kind == "nft_eval"}
+    assert evals and twice == CLONING | evals | {"__skb_gso_segment"}
+    for target in evals:
+        assert [probe.program.kind for probe in of.probes if probe.target == target] == ["nft_eval", "nft_eval_return"]
+    for target in twice - evals:
         entry, after = (probe.program for probe in of.probes if probe.target == target)
         assert (entry.kind, entry.clones) == ("kprobe", True)
         assert after == Program("function_return", most=64 if target == "__skb_gso_segment" else 1)
@@ -333,7 +337,7 @@ def test_with_cookies_the_same_places_are_probed(
         }
     else:
         assert functions > returns and {program.kind for program in functions - returns} == {
-            "kprobe", "nft_chain", "nft_verdict"
+            "kprobe", "nft_chain", "nft_verdict", "nft_eval", "nft_eval_return"
         }  # fmt: skip
         assert {probe.cookie for probe in made.probes} == {0}
     places = {(probe.target, probe.program.kind) for probe in made.probes}
