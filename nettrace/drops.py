@@ -34,6 +34,9 @@ _ICMP, _TCP, _UDP, _ICMPV6 = 1, 6, 17, 58
 _TCP_FLAGS_AT, _TCP_FIN = 13, 0x01
 
 
+_ANSWERS = {_ICMP: 0, _ICMPV6: 129}  # types of echo replies
+
+
 class NormalFree(NamedTuple):
     """Packets that a function has done with and frees as if it dropped them.
 
@@ -71,8 +74,9 @@ NORMAL_FREES = (
 def is_normal_free(function: str, packet: Packet, reason: Optional[str]) -> bool:
     """Whether a function that frees this packet has only done with it."""
     # A raw socket's clone does not count as one: a ping that uses such a socket gets its answer all the same.
-    answers = reason == "NO_SOCKET" and packet.l4_protocol in (_ICMP, _ICMPV6)
-    if reason not in (None, *NO_REASONS) and not answers:
+    if reason == "NO_SOCKET":
+        return packet.l4_protocol in _ANSWERS and packet.l4[0] == _ANSWERS[packet.l4_protocol]
+    if reason not in (None, *NO_REASONS):
         return False
     return any(
         free.function == function.partition(".")[0]
