@@ -439,12 +439,10 @@ def of(analysed: list[Packet], *texts: str) -> Packet:
     return found[0]
 
 
-def test_healthy_packets_are_good(analysed: list[Packet]) -> None:
-    bad = [
-        each.text
-        for each in analysed
-        if not each.good and not re.search(r":70\d\d |:70\d\d$|:70\d\d,", each.text, re.M)
-    ]
+def test_healthy_packets_have_no_errors(analysed: list[Packet]) -> None:
+    # The kernel may say that it left something out which did no harm, such as a segment that came twice.
+    wrong = [each.text for each in analysed if any(finding.level == "ERROR" for finding in each.findings)]
+    bad = [text for text in wrong if not re.search(r":70\d\d |:70\d\d$|:70\d\d,", text, re.M)]
     of_faults = re.compile(r"who has|10\.77\.2\.77|fd77:2::77|10\.77\.4\d\.|unreachable|exceeded|too big|needed")
     assert [text for text in bad if not of_faults.search(text)] == []
 
