@@ -4,6 +4,7 @@ from __future__ import annotations  # pytest 6.0 of Debian 11 does not export al
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +41,10 @@ def nothing_left_behind(looked_after: list[int]) -> Iterator[None]:
     yield
     if looked_after[-1] != Nettrace.starts:
         looked_after.append(Nettrace.starts)
+        # The kernel lets go of a program when no CPU can be in it any more.
+        limit = time.monotonic() + 60
+        while attached() and time.monotonic() < limit:
+            pass
         assert attached() == []
 
 
