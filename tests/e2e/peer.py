@@ -81,13 +81,14 @@ def tcp_two_writes(address: str, port: str) -> None:
     with socket.create_connection((address, int(port)), TIMEOUT_S) as connection:
         written_ns = time.monotonic_ns()
         connection.send(b"1")
+        sent_ns = time.monotonic_ns()
         connection.send(b"2")
         while unacknowledged.value:
             fcntl.ioctl(connection, siocoutq, unacknowledged)
         acknowledged_ns = time.monotonic_ns()
         # The server closes first, so that it is this side whose last segment is sent by a socket.
         assert connection.recv(1) == b""
-    tell(written_ns=written_ns, acknowledged_ns=acknowledged_ns)
+    tell(written_ns=written_ns, sent_ns=sent_ns, acknowledged_ns=acknowledged_ns)
 
 
 def tcp_refused(address: str, port: str) -> None:
