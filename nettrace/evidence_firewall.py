@@ -8,6 +8,7 @@ from . import inside, ruleset
 from .event import Event
 from .evidence import Evidence
 from .inside import TIMEOUT_S, NoAnswer
+from .nftables import Chain
 from .ruleset import LegacyChain, Rule, Rulesets
 from .verdicts import Decision, decisions
 
@@ -45,18 +46,22 @@ class Firewalls:
             yield from self._nftables(decisions(later)[started - 1], netns)
 
     def _nftables(self, decision: Decision, netns: int) -> Iterator[Evidence]:
-        table = f"table {decision.family} {decision.table}"
         try:
             rules = self._rulesets.rules(netns, decision.family, decision.table, decision.places)
         except NoAnswer as error:
-            chain, handle = decision.places[-1]
-            place = f"rule {handle} of chain {chain}" if handle else f"the policy of chain {decision.base}"
-            yield Evidence("nettrace", f"{place} in {table} decided; its text could not be read: {error}")
-            return
-        *jumps, last = zip(decision.places, rules)
-        for (chain, handle), rule in jumps:
-            yield Evidence(rule.tool, f"rule {handle} of chain {chain}{_hook(rule)} in {table}: {_text(rule)}")
-        yield _decided(decision, table, *last)
+            # What the kernel told is no less true.
+            rules = tuple(Rule(handle, None, "", lacking=str(error)) for _, handle in decision.places)
+        *jumps, (place, rule) = zip(decision.places, rules)
+        for through, jump in jumps:
+            yield Evidence(jump.tool, f"rule {jump.handle} of {_chain(decision, through, jump)}: {_text(jump)}")
+        where = _chain(decision, place, rule)
+        if decision.rule is None:
+            policy = f"policy {rule.chain.policy}" if rule.chain is not None else "the policy"
+            yield Evidence("nftables", f"no rule decided: {policy} of {where}")
+        elif rule.handle:
+            yield Evidence(rule.tool, f"rule {rule.handle} of {where} decided: {_text(rule)}")
+        else:
+            yield Evidence("nftables", f"a rule of {where} decided, behind the first 1024: {decision.verdict}")
 
     def _legacy(self, item: Event, netns: int) -> Iterator[Evidence]:
         table, hook = item.fact("table"), item.fact("hook")
@@ -71,20 +76,11 @@ class Firewalls:
         yield from _legacy_rules(found, table, chain)
 
 
-def _decided(decision: Decision, table: str, place: tuple[str, int], rule: Rule) -> Evidence:
-    if decision.rule is None:
-        policy = f"policy {rule.chain.policy}" if rule.chain is not None else "the policy"
-        return Evidence("nftables", f"no rule decided: {policy} of chain {decision.base}{_hook(rule)} in {table}")
-    chain, handle = place
-    if not handle:
-        where = f"chain {chain}, behind the first 1024," if chain else "a chain that was not found"
-        return Evidence("nftables", f"a rule of {where} in {table} decided: {decision.verdict}")
-    return Evidence(rule.tool, f"rule {handle} of chain {chain}{_hook(rule)} in {table} decided: {_text(rule)}")
-
-
-def _hook(rule: Rule) -> str:
-    chain = rule.chain
-    return f" (hook {chain.hook}, priority {chain.priority})" if chain is not None and chain.hook else ""
+def _chain(decision: Decision, place: tuple[str, int], rule: Rule) -> str:
+    """A chain by its whole name where that is known, and where packets enter it."""
+    chain = rule.chain or Chain(decision.family, decision.table, place[0] or "?")
+    hook = f" (hook {chain.hook}, priority {chain.priority})" if chain.hook else ""
+    return f"chain {chain.name}{hook} in table {chain.family} {chain.table}"
 
 
 def _text(rule: Rule) -> str:
@@ -97,6 +93,8 @@ def _legacy_rules(found: LegacyChain, table: str, chain: str) -> Iterator[Eviden
     suspects = [*found.suspects, *([f"-P {chain} {found.policy}"] if found.policy == "DROP" else [])]
     if found.lacking:
         yield Evidence(source, f"table {table}, chain {chain}: {found.lacking}")
+    elif not suspects:
+        yield Evidence(source, f"table {table}, chain {chain}: nothing there drops packets any more")
     elif len(suspects) == 1:
         yield Evidence(source, f"table {table}, chain {chain}: only this can drop a packet there: {suspects[0]}")
     else:

@@ -84,13 +84,26 @@ def test_a_rule_that_was_not_found() -> None:
     host = Host(Answer(7, (Rule(0, INPUT, ""),)))
     far = step("nft_immediate_eval", 12, chain="input", handle=0, verdict=0)
     (only,) = found(host, ENTERED, ENTERED, far)
-    assert only.text == "a rule of chain input, behind the first 1024, in table inet fw decided: drop"
+    assert (
+        only.text
+        == "a rule of chain input (hook input, priority -1) in table inet fw decided, behind the first 1024: drop"
+    )
+
+
+def test_a_name_that_the_kernel_cut_is_shown_whole() -> None:
+    host = Host(Answer(7, (Rule(5, Chain("inet", "fw", "user_defined"), "drop"),)))
+    (only,) = found(host, ENTERED, ENTERED, DROPPED)
+    assert only.text == "rule 5 of chain user_defined in table inet fw decided: drop"
 
 
 def test_what_cannot_be_read_is_said() -> None:
     host = Host(NoAnswer("not within 0.5 s"))
     (only,) = found(host, ENTERED, ENTERED, DROPPED)
-    assert only.text == "rule 5 of chain user in table inet fw decided; its text could not be read: not within 0.5 s"
+    assert only.text == "rule 5 of chain user in table inet fw decided: no text, not within 0.5 s"
+    (first, _) = found(host, ENTERED, ENTERED, JUMPED, DROPPED)
+    assert first.text == "rule 4 of chain input in table inet fw: no text, not within 0.5 s"
+    (only,) = found(host, ENTERED, ENTERED)
+    assert only.text == "no rule decided: the policy of chain input in table inet fw"
     host = Host(Answer(7, (Rule(5, None, "", lacking=ruleset.INSTALL_NFT, expressions=("cmp", "immediate")),)))
     (only,) = found(host, ENTERED, ENTERED, DROPPED)
     assert only.text.endswith(": no text, install nftables to see the rule's text (cmp immediate)")
@@ -113,5 +126,7 @@ def test_the_rules_of_legacy_iptables() -> None:
         "-A INPUT -j DROP",
         "-P INPUT DROP",
     ]
+    host = Host(LegacyChain("ACCEPT", ()))
+    assert "nothing there drops packets any more" in found(host, item, item)[0].text
     host = Host(LegacyChain("", (), "gone"))
     assert [one.text for one in found(host, item, item)] == ["table filter, chain INPUT: gone"]

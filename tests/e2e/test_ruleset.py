@@ -87,7 +87,9 @@ def listing_and_packets(
         right.sh(f"nft -f {rules}")
         for line in IPTABLES:
             right.sh(f"iptables-nft {line}")
-        with Nettrace("--diag-keep", "-p", "udp", "--addr", left.ip, "--netns", right.name) as trace:
+        with Nettrace(
+            "--diag-keep", "--evidence-time", "20", "-p", "udp", "--addr", left.ip, "--netns", right.name
+        ) as trace:
             for port in PORTS.values():
                 send_udp(left, right.ip, port)
                 trace.wait_line(f":{port}")
