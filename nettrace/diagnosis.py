@@ -133,7 +133,7 @@ def of_drop(item: Event, name: Optional[str], reason: Optional[Reason], where: s
     place = Told("location", where)
     if name is None:
         return Finding(
-            item, ERROR, "drop", "the kernel dropped the packet and does not say why", effect=True, told=(place,),
+            item, WARN, "drop", "the kernel dropped the packet and does not say why", effect=True, told=(place,),
             advice=("the functions before this one, and what they returned, tell the cause",),
             doubt="this kernel gives no reasons for drops",
         )  # fmt: skip

@@ -185,7 +185,7 @@ def test_a_drop_with_a_reason_that_nobody_described() -> None:
 
 def test_a_drop_without_a_reason_is_an_inference_and_no_cause() -> None:
     finding = of_drop(DROPPED, None, None, "tcp_v4_rcv+0x1")
-    assert (finding.level, finding.effect, finding.told) == (ERROR, True, (PLACE,))
+    assert (finding.level, finding.effect, finding.told) == (WARN, True, (PLACE,))
     assert finding.doubt and finding.advice and not finding.wanted
 
 

@@ -149,7 +149,7 @@ def test_a_drop_with_a_reason(version: str, diagnose: Diagnose, kernels: dict[st
 
 def test_a_drop_on_a_kernel_without_reasons(diagnose: Diagnose, kernels: dict[str, Kernel]) -> None:
     (finding,) = diagnose("5.10").findings(dropped(kernels["5.10"], None))
-    assert (finding.name, finding.level, finding.root, finding.effect) == ("drop", "error", True, True)
+    assert (finding.name, finding.level, finding.root, finding.effect) == ("drop", "warn", False, True)
     assert finding.told == (Told("location", "tcp_v4_rcv+0x12"),)
 
 

@@ -491,7 +491,8 @@ def check(name: str, packet: Packet, expected: Expected) -> None:
         )
     assert packet.findings, packet.text
     first = packet.findings[0]
-    assert (first.level, first.root) == ("ERROR", True), packet.text
+    # The cause itself may be no more than a warning, where only what follows from it is certain to be wrong.
+    assert first.root and "ERROR" in {finding.level for finding in packet.findings}, packet.text
     assert first.trace in expected.traces, packet.text
     told = "\n".join([first.message, *(line for lines in first.parts.values() for line in lines)])
     assert re.search(expected.told, told), packet.text
