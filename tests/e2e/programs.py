@@ -17,6 +17,7 @@ def pinned_program(folder: Path, name: str, kind: int, result: int) -> Path:
     libc = ctypes.CDLL(None, use_errno=True)
     program = libc.syscall(BPF_SYSCALL, PROG_LOAD, attributes, 72)
     assert program >= 0, ctypes.get_errno()
+    (folder / name).unlink(missing_ok=True)  # of an earlier test
     path = ctypes.c_char_p(str(folder / name).encode())
     pin = (ctypes.c_uint64 * 2)(ctypes.cast(path, ctypes.c_void_p).value or 0, program)
     assert libc.syscall(BPF_SYSCALL, OBJ_PIN, pin, 16) == 0, ctypes.get_errno()
