@@ -13,7 +13,7 @@ from typing import Optional
 from . import boot, image
 from .kernels import KERNELS, Kernel, find
 
-TEST_TIMEOUT_S = 30 * 60
+TEST_TIMEOUT_S = 60 * 60
 VMS_AT_ONCE = 2
 BOOTS = 3
 
