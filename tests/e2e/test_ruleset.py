@@ -19,8 +19,8 @@ FIRST_PORT = 7401
 # To port 7401, 7402 and so on: the rules that the packet meets, the deciding one last, by chain and text.
 CASES = {
     "base": [("input", "udp dport 7401 counter drop")],
-    "two-jumps": [("input", "udp dport 7402 jump first"), ("first", "jump second"),
-                  ("second", "udp dport 7402 counter drop")],
+    "two-jumps": [("input", "udp dport 7402 jump first"), ("first", "jump deeper"),
+                  ("deeper", "udp dport 7402 counter drop")],
     "behind-a-chain-that-ended": [("input", "udp dport 7403 counter drop")],
     "goto": [("input", "udp dport 7404 goto last"), ("last", "counter drop")],
     "verdict-map": [("input", "udp dport vmap @verdicts"), ("mapped", "counter drop")],
@@ -40,8 +40,8 @@ RULESET = f"""
 table inet fw {{
  map verdicts {{ type inet_service : verdict; }}
  chain ended {{ tcp dport 1 drop; }}
- chain second {{ tcp dport 2 drop; udp dport 7402 counter drop; }}
- chain first {{ tcp dport 3 drop; jump ended; jump second; }}
+ chain deeper {{ tcp dport 2 drop; udp dport 7402 counter drop; }}
+ chain first {{ tcp dport 3 drop; jump ended; jump deeper; }}
  chain last {{ counter drop; }}
  chain mapped {{ counter drop; }}
  chain {LONG} {{ counter drop; }}
