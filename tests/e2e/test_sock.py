@@ -18,9 +18,7 @@ PORT = 9076
 STALLED_PORT = 9077
 SIZE = 5000
 RETRANSMISSIONS = 4
-TRACES = (
-    "tcp-state,udp-state,tcp-retrans,__tcp_retransmit_skb,tcp_rcv_state_process,__ip_local_out,tcp_write_timer_handler"
-)
+TRACES = "tcp-state,udp-state,tcp-retrans,tcp_rcv_state_process,__ip_local_out,tcp_write_timer_handler"
 TEXT = re.compile(
     r"^(?P<protocol>TCP|UDP): (?P<source>\S+):(?P<sport>\d+) -> (?P<target>\S+):(?P<dport>\d+)"
     r"(?: (?P<state>[A-Z_0-9]+))?(?: (?P<ca>CA_\w+) out:\(p(?P<out>\d+) r(?P<again>\d+)\) unack:(?P<unacked>\d+))?"
@@ -73,7 +71,7 @@ def seen(pair: Pair) -> Iterator[Seen]:
             assert udp(left, right, right.ip6, PORT, source_port=PORT) == 1
             left.sh("tc qdisc add dev l0 root netem loss 100%")
             stalled.go_on()
-            trace.wait_lines_with("[__tcp_retransmit_skb", RETRANSMISSIONS)
+            trace.wait_lines_with("[tcp_retransmit_skb", RETRANSMISSIONS)
             # Who holds it is found by reading all of /proc, which is not done all the time.
             trace.wait_line(f"[sk:python3-{stalled.process.pid}]")  # ip has become the program
             ss = left.sh(f"ss -tinoH dport = :{STALLED_PORT}")
@@ -138,9 +136,10 @@ def test_what_is_not_acknowledged_is_what_ss_says(seen: Seen, pair: Pair) -> Non
 
 def test_each_retransmission_is_seen(seen: Seen, pair: Pair) -> None:
     left, _ = pair
-    resent = [line for line in seen.trace.lines if line.trace == "__tcp_retransmit_skb" and left.is_netns(line.netns)]
+    resent = [line for line in seen.trace.lines if line.trace == "tcp_retransmit_skb" and left.is_netns(line.netns)]
     assert seen.resent[0] >= RETRANSMISSIONS
-    assert seen.resent[0] <= len(resent) <= seen.resent[1]
+    # A tail loss probe goes by __tcp_retransmit_skb alone, which some compilers put into its other caller.
+    assert seen.resent[0] - 1 <= len(resent) <= seen.resent[1]
 
 
 def test_timers_are_in_seconds_and_expire_when_they_say(seen: Seen, pair: Pair) -> None:
