@@ -130,12 +130,8 @@ def _main(asked: argparse.Namespace) -> int:
     clones = settings.follow and not asked.trace_noclone
     what = plan.make(selected.traces, kernel, selected.wishes, clones=clones, cookies=multi)
     _check_matching(what, selected)
-    program = source.render(what, kernel, settings, packet_filter, files.BPF)
-    if asked.print_bpf:
-        sys.stdout.write(program.text)
-        return 0
     return _run(
-        asked, kernel, selected, what, settings, packet_filter, multi, program, meanings,
+        asked, kernel, selected, what, settings, packet_filter, multi, meanings,
         table=_latency_table if asked.latency_summary else None,
     )  # fmt: skip
 
@@ -166,12 +162,8 @@ def _sock(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel, packet_f
         sockets=True,
         tracked_max=1,
     )
-    program = source.render(what, kernel, settings, packet_filter, files.BPF)
-    if asked.print_bpf:
-        sys.stdout.write(program.text)
-        return 0
     meanings = rules.load(files.RULES, traces)
-    return _run(asked, kernel, selected, what, settings, packet_filter, multi, program, meanings)
+    return _run(asked, kernel, selected, what, settings, packet_filter, multi, meanings)
 
 
 def _rtt(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel, packet_filter: PacketFilter) -> int:
@@ -191,13 +183,9 @@ def _rtt(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel, packet_fi
         tracked_max=1,
         ringbuf_pages=1,
     )
-    program = source.render(what, kernel, settings, packet_filter, files.BPF)
-    if asked.print_bpf:
-        sys.stdout.write(program.text)
-        return 0
     meanings = rules.load(files.RULES, traces)
     return _run(
-        asked, kernel, selected, what, settings, packet_filter, multi, program, meanings,
+        asked, kernel, selected, what, settings, packet_filter, multi, meanings,
         table=lambda session, _: _rtt_table(session, by_peer=asked.rtt_by_peer),
     )  # fmt: skip
 
@@ -230,11 +218,13 @@ def _check_matching(what: Plan, selected: Selection) -> None:
 
 def _run(
     asked: argparse.Namespace, kernel: Kernel, selected: Selection, what: Plan, settings: Settings,
-    packet_filter: PacketFilter, multi: bool, program: Source, meanings: Rules,
-    table: Optional[Table] = None,
+    packet_filter: PacketFilter, multi: bool, meanings: Rules, table: Optional[Table] = None,
 ) -> int:  # fmt: skip
     from .bpf import Session
 
+    program = _rendered(asked, what, kernel, settings, packet_filter)
+    if program is None:
+        return 0
     display = replace(
         _display(asked),
         tiny=asked.tiny_show,
@@ -284,9 +274,8 @@ def _drop(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel, packet_f
         drops=drops.choose(kernel, reasons=asked.reason, count=asked.drop_stat, unread=unread),
         ringbuf_pages=1 if asked.drop_stat else Settings.ringbuf_pages,
     )
-    program = source.render(what, kernel, settings, packet_filter, files.BPF)
-    if asked.print_bpf:
-        sys.stdout.write(program.text)
+    program = _rendered(asked, what, kernel, settings, packet_filter)
+    if program is None:
         return 0
     for shortage in drops.shortages(kernel, unread=unread):
         log.warning("nettrace: %s", shortage)
@@ -311,6 +300,17 @@ def _run_drop(asked: argparse.Namespace, kernel: Kernel, what: Plan, settings: S
             sink = sinks.Text(sys.stdout, display, lookups)
             run = Run(session, kernel, what, settings, sink, count=asked.count, join_clones=False)
         return _attend(session, run, what, verbose=asked.verbose, started=started)
+
+
+def _rendered(
+    asked: argparse.Namespace, what: Plan, kernel: Kernel, settings: Settings, packet_filter: PacketFilter
+) -> Optional[Source]:
+    """The program in C; None if printing it was all that was asked for."""
+    program = source.render(what, kernel, settings, packet_filter, files.BPF)
+    if not asked.print_bpf:
+        return program
+    sys.stdout.write(program.text)
+    return None
 
 
 def _compiled(program: Source) -> "Object":
