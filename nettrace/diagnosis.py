@@ -81,12 +81,9 @@ class Diagnosis:
         """
         found = [finding for item in context.events for finding in self._of(item, context)]
         root = self._root(found)
-        if root is None:
-            return tuple(self._proven(found, context))
-        ordered = [found[root]._replace(root=True), *found[:root], *found[root + 1 :]]
-        # What follows from something else needs no proof, if that has some.
-        effects = [finding for finding in ordered if finding.effect and not finding.root]
-        return tuple(self._proven(ordered, context, unproven=effects))
+        if root is not None:
+            found = [found[root]._replace(root=True), *found[:root], *found[root + 1 :]]
+        return tuple(self._proven(found, context))
 
     def _of(self, item: Event, context: Context) -> Iterable[Finding]:
         rule = self._rule(item)
@@ -110,14 +107,14 @@ class Diagnosis:
         # What went wrong first is the cause, but for what only says that something further in did.
         return min(candidates, key=lambda at: (found[at].effect, ranks[found[at].level], at))
 
-    def _proven(
-        self, found: Sequence[Finding], context: Context, unproven: Sequence[Finding] = ()
-    ) -> Iterable[Finding]:
+    def _proven(self, found: Sequence[Finding], context: Context) -> Iterable[Finding]:
         """The findings with their evidence, each kind of it where it is wanted first."""
         read: set[str] = set()
+        rooted = any(finding.root for finding in found)
         for finding in found:
             wanted = tuple(name for name in finding.wanted if name not in read)
-            if wanted and finding.level != INFO and not any(finding is each for each in unproven):
+            # What follows from something else needs no proof, if that has some.
+            if wanted and finding.level != INFO and not (rooted and finding.effect and not finding.root):
                 read.update(wanted)
                 yield finding._replace(evidence=tuple(self._evidence(finding._replace(wanted=wanted), context)))
             else:
