@@ -11,14 +11,14 @@ from .kernel import Kernel
 from .owners import Owners, Reread
 from .plan import Plan
 from .proof import Prover
+from .reasons import Reasons
 from .rules import Judge, Rules
-from .sinks import Lookups
+from .sinks import Lookups, place_in_code
 
 
 def diagnosis(kernel: Kernel, what: Plan, meanings: Rules, evidence_s: float) -> Diagnosis:
     """What says what the events of a run mean."""
-    functions = {probe.trace.name: probe.target for probe in what.probes if not probe.program.is_tracepoint}
-    known = functools.cache(lambda: reasons.load(files.RULES))
+    functions = _functions(what)
 
     def returns(trace: str) -> Optional[str]:
         return kernel.return_type(functions[trace]) if trace in functions else None
@@ -29,8 +29,8 @@ def diagnosis(kernel: Kernel, what: Plan, meanings: Rules, evidence_s: float) ->
         symbol = kernel.symbols.lookup(item.drop.location)
         if symbol is not None and drops.is_normal_free(symbol.name, item.packet, name):
             return None
-        where = f"0x{item.drop.location:x}" if symbol is None else f"{symbol.name}+0x{symbol.offset:x}"
-        return of_drop(item, name, None if name is None else known().drop(name), where)
+        where = place_in_code(item.drop.location, kernel.symbols.lookup)
+        return of_drop(item, name, None if name is None else _reasons().drop(name), where)
 
     def symbol(address: int) -> str:
         found = kernel.symbols.lookup(address)
@@ -51,8 +51,7 @@ def diagnosis(kernel: Kernel, what: Plan, meanings: Rules, evidence_s: float) ->
 
 def lookups(kernel: Kernel, what: Plan) -> Lookups:
     """What this host can say of what its kernel tells."""
-    known = functools.cache(lambda: reasons.load(files.RULES))
-    functions = {probe.trace.name: probe.target for probe in what.probes if not probe.program.is_tracepoint}
+    functions = _functions(what)
 
     def returned(trace: str, value: int) -> str:
         function = functions[trace]
@@ -60,7 +59,7 @@ def lookups(kernel: Kernel, what: Plan) -> Lookups:
         return meaning.return_text(kind, value, kernel.enum_names, function, kernel.drop_reason)
 
     def drop_meaning(number: int) -> Optional[str]:
-        reason = known().drop(kernel.drop_reason(number))
+        reason = _reasons().drop(kernel.drop_reason(number))
         return None if reason is None else reason.meaning
 
     traces = [probe.trace for probe in what.probes]
@@ -75,3 +74,14 @@ def lookups(kernel: Kernel, what: Plan) -> Lookups:
         groups={trace.name: trace.group for trace in traces},
         roles={trace.name: trace.role for trace in traces if trace.role is not None},
     )
+
+
+@functools.cache
+def _reasons() -> Reasons:
+    """What drops and resets mean; read when it is first asked for, as it takes longer than most of a start."""
+    return reasons.load(files.RULES)
+
+
+def _functions(what: Plan) -> dict[str, str]:
+    """The kernel's functions that are probed, by their traces."""
+    return {probe.trace.name: probe.target for probe in what.probes if not probe.program.is_tracepoint}

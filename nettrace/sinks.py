@@ -279,7 +279,7 @@ class Text:
                 text += f" after {_milliseconds(item.returned.time_ns - item.time_ns)}"
             text += "*"
         if item.drop is not None:
-            where = _place_in_code(item.drop.location, self._know.symbol)
+            where = place_in_code(item.drop.location, self._know.symbol)
             why = "" if item.drop.reason is None else f"reason: {self._know.reason(item.drop.reason)}, "
             text += self._red(f" *{why}{where}*")
         for level, remark in self._know.remarks(item):
@@ -424,7 +424,8 @@ def _length_column(item: Event) -> str:
     return f"[len:{item.detail.length if item.detail else item.packet.length}]"
 
 
-def _place_in_code(address: int, symbol_of: Callable[[int], Optional[Symbol]]) -> str:
+def place_in_code(address: int, symbol_of: Callable[[int], Optional[Symbol]]) -> str:
+    """An address in the kernel's code: "ip_rcv+0x12", or its number where no symbol is known."""
     symbol = symbol_of(address)
     return f"0x{address:x}" if symbol is None else f"{symbol.name}+0x{symbol.offset:x}"
 
@@ -501,7 +502,7 @@ class DropTable:
         rows = []
         for (reason, location), count in drops.items():
             why = "-" if reason is None else self._know.reason(reason)
-            place = _place_in_code(location, self._know.symbol)
+            place = place_in_code(location, self._know.symbol)
             rows.append((why, place, count, f"{rates[reason, location]:.1f}/s"))
         rows.sort(key=lambda row: (-row[2], row[:2]))
         lines = [f"{'reason':<32} {'location':<40} {'count':>12} {'rate':>12}"]
