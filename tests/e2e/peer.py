@@ -12,6 +12,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 TIMEOUT_S = 30
 # Nobody waits longer for a program that waits for a packet that never comes.
@@ -28,7 +30,9 @@ def tell(**result: object) -> None:
     print(json.dumps(result), flush=True)
 
 
-def tcp_serve(address: str, port: str) -> None:
+@contextmanager
+def accepted(address: str, port: str) -> Iterator[socket.socket]:
+    """The first connection to a server, which listens as long."""
     with socket.socket(family(address), socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.settimeout(TIMEOUT_S)
@@ -37,13 +41,18 @@ def tcp_serve(address: str, port: str) -> None:
         print("ready", flush=True)
         connection, _ = listener.accept()
         with connection:
-            connection.settimeout(TIMEOUT_S)
-            received = 0
-            while True:
-                data = connection.recv(65536)
-                if not data:
-                    break
-                received += len(data)
+            yield connection
+
+
+def tcp_serve(address: str, port: str) -> None:
+    with accepted(address, port) as connection:
+        connection.settimeout(TIMEOUT_S)
+        received = 0
+        while True:
+            data = connection.recv(65536)
+            if not data:
+                break
+            received += len(data)
     tell(bytes=received)
 
 
@@ -58,19 +67,12 @@ def tcp_send(address: str, port: str, size: str, source: str = "") -> None:
 
 def tcp_slow_serve(address: str, port: str, hold_s: str) -> None:
     """Lets two bytes lie in the receive queue for a while, and tells when they were there and when it read them."""
-    with socket.socket(family(address), socket.SOCK_STREAM) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.settimeout(TIMEOUT_S)
-        listener.bind((address, int(port)))
-        listener.listen()
-        print("ready", flush=True)
-        connection, _ = listener.accept()
-        with connection:
-            assert len(connection.recv(2, socket.MSG_PEEK | socket.MSG_WAITALL)) == 2
-            there_ns = time.monotonic_ns()
-            time.sleep(float(hold_s))
-            read_ns = time.monotonic_ns()
-            assert len(connection.recv(2)) == 2
+    with accepted(address, port) as connection:
+        assert len(connection.recv(2, socket.MSG_PEEK | socket.MSG_WAITALL)) == 2
+        there_ns = time.monotonic_ns()
+        time.sleep(float(hold_s))
+        read_ns = time.monotonic_ns()
+        assert len(connection.recv(2)) == 2
     tell(there_ns=there_ns, read_ns=read_ns)
 
 
@@ -136,19 +138,12 @@ def until_told() -> None:
 
 def tcp_answer(address: str, port: str) -> None:
     """Answers each byte of a connection by a byte."""
-    with socket.socket(family(address), socket.SOCK_STREAM) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.settimeout(TIMEOUT_S)
-        listener.bind((address, int(port)))
-        listener.listen()
-        print("ready", flush=True)
-        connection, _ = listener.accept()
-        with connection:
-            connection.settimeout(TIMEOUT_S)
-            answered = 0
-            while connection.recv(1):
-                connection.send(b"x")
-                answered += 1
+    with accepted(address, port) as connection:
+        connection.settimeout(TIMEOUT_S)
+        answered = 0
+        while connection.recv(1):
+            connection.send(b"x")
+            answered += 1
     tell(answered=answered)
 
 
