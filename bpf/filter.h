@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The packet filter: only the conditions that were asked for exist. */
+/* The packet filter. */
 
 /*
  * A number of the filter. It is put in when the program is loaded, so that one
@@ -8,7 +8,10 @@
 #define VALUE(index)                                                           \
 	({ u64 value_; asm("%0 = %1 ll" : "=r"(value_) : "i"(VALUE_MARK + (index))); value_; })
 
-/* The constants that belong together. */
+/* Which conditions there are is such a number, too: what was not asked for, the verifier takes away. */
+#define ASKED(condition) (FILTER_ASKED & ASK_##condition)
+
+/* The numbers that belong together. */
 #define WORDS(name) name##_W0, name##_W1, name##_W2, name##_W3
 #define MASKS(name) name##_M0, name##_M1, name##_M2, name##_M3
 
@@ -27,123 +30,82 @@ static __always_inline bool masked_words_are(const void *bytes, u32 w0, u32 w1, 
 	return (words[0] & m0) == w0 && (words[1] & m1) == w1 && (words[2] & m2) == w2 && (words[3] & m3) == w3;
 }
 
-/* Masks exist only where a prefix was given. */
 static __always_inline bool saddr_matches(const u8 *address)
 {
-#ifdef FILTER_SADDR_M0
 	return masked_words_are(address, WORDS(FILTER_SADDR), MASKS(FILTER_SADDR));
-#elif defined(FILTER_SADDR_W0)
-	return words_are(address, WORDS(FILTER_SADDR));
-#else
-	return true;
-#endif
 }
 
 static __always_inline bool daddr_matches(const u8 *address)
 {
-#ifdef FILTER_DADDR_M0
 	return masked_words_are(address, WORDS(FILTER_DADDR), MASKS(FILTER_DADDR));
-#elif defined(FILTER_DADDR_W0)
-	return words_are(address, WORDS(FILTER_DADDR));
-#else
-	return true;
-#endif
 }
 
 static __always_inline bool addr_matches(const u8 *address)
 {
-#ifdef FILTER_ADDR_M0
 	return masked_words_are(address, WORDS(FILTER_ADDR), MASKS(FILTER_ADDR));
-#elif defined(FILTER_ADDR_W0)
-	return words_are(address, WORDS(FILTER_ADDR));
-#else
-	return true;
-#endif
+}
+
+static __always_inline bool is_ip(const struct packet *packet)
+{
+	return packet->l3_protocol == ETH_P_IP || packet->l3_protocol == ETH_P_IPV6;
 }
 
 static __always_inline bool ports_match(const struct packet *packet)
 {
-#ifdef FILTER_PORTS
 	u16 sport = ntohs(*(u16 *)packet->l4);
 	u16 dport = ntohs(*(u16 *)(packet->l4 + 2));
 
-	if (!(packet->flags & PACKET_HAS_L4))
-		return false;
-	if (packet->l3_protocol != ETH_P_IP && packet->l3_protocol != ETH_P_IPV6)
+	if (!(packet->flags & PACKET_HAS_L4) || !is_ip(packet))
 		return false;
 	if (packet->l4_protocol != IPPROTO_TCP && packet->l4_protocol != IPPROTO_UDP &&
 	    packet->l4_protocol != IPPROTO_UDPLITE && packet->l4_protocol != IPPROTO_SCTP &&
 	    packet->l4_protocol != IPPROTO_DCCP)
 		return false;
-#endif
-#ifdef FILTER_SPORT_MIN
-	if (sport < FILTER_SPORT_MIN || sport > FILTER_SPORT_MAX)
+	if (ASKED(SPORT) && (sport < FILTER_SPORT_MIN || sport > FILTER_SPORT_MAX))
 		return false;
-#endif
-#ifdef FILTER_DPORT_MIN
-	if (dport < FILTER_DPORT_MIN || dport > FILTER_DPORT_MAX)
+	if (ASKED(DPORT) && (dport < FILTER_DPORT_MIN || dport > FILTER_DPORT_MAX))
 		return false;
-#endif
-#ifdef FILTER_PORT_MIN
-	if ((sport < FILTER_PORT_MIN || sport > FILTER_PORT_MAX) &&
+	if (ASKED(PORT) && (sport < FILTER_PORT_MIN || sport > FILTER_PORT_MAX) &&
 	    (dport < FILTER_PORT_MIN || dport > FILTER_PORT_MAX))
 		return false;
-#endif
 	return true;
 }
 
 static __always_inline bool tcp_flags_match(const struct packet *packet)
 {
-#ifdef FILTER_TCP_FLAGS
-	if (!(packet->flags & PACKET_HAS_L4))
+	u8 flags = packet->l4[13];
+
+	if (!(packet->flags & PACKET_HAS_L4) || !is_ip(packet) || packet->l4_protocol != IPPROTO_TCP)
 		return false;
-	if (packet->l3_protocol != ETH_P_IP && packet->l3_protocol != ETH_P_IPV6)
-		return false;
-	if (packet->l4_protocol != IPPROTO_TCP)
-		return false;
-#ifdef FILTER_TCP_FLAGS_EXACT
-	return packet->l4[13] == FILTER_TCP_FLAGS;
-#else
-	return packet->l4[13] & FILTER_TCP_FLAGS;
-#endif
-#endif
-	return true;
+	if (ASKED(TCP_FLAGS_EXACT))
+		return flags == FILTER_TCP_FLAGS;
+	return flags & FILTER_TCP_FLAGS;
 }
 
 /* Whether one set of headers, the packet's own or that of a packet inside, is what was asked for. */
 static __always_inline bool headers_match(const struct packet *packet)
 {
-#ifdef FILTER_L3
-	if (packet->l3_protocol != FILTER_L3)
+	if (ASKED(L3) && packet->l3_protocol != FILTER_L3)
 		return false;
-#endif
-#ifdef FILTER_L4
-	if (packet->l3_protocol != ETH_P_IP && packet->l3_protocol != ETH_P_IPV6)
+	if (ASKED(L4) && (!is_ip(packet) || packet->l4_protocol != FILTER_L4))
 		return false;
-	if (packet->l4_protocol != FILTER_L4)
+	if (ASKED(IPV4) && packet->l3_protocol != ETH_P_IP && packet->l3_protocol != ETH_P_ARP &&
+	    packet->l3_protocol != ETH_P_RARP)
 		return false;
-#endif
-#ifdef FILTER_ADDRESS_FAMILY
-#if FILTER_ADDRESS_FAMILY == 4
-	if (packet->l3_protocol != ETH_P_IP && packet->l3_protocol != ETH_P_ARP && packet->l3_protocol != ETH_P_RARP)
+	if (ASKED(IPV6) && packet->l3_protocol != ETH_P_IPV6)
 		return false;
-#else
-	if (packet->l3_protocol != ETH_P_IPV6)
+	if (ASKED(SADDR) && !saddr_matches(packet->saddr))
 		return false;
-#endif
-	if (!saddr_matches(packet->saddr) || !daddr_matches(packet->daddr))
+	if (ASKED(DADDR) && !daddr_matches(packet->daddr))
 		return false;
-	if (!addr_matches(packet->saddr) && !addr_matches(packet->daddr))
-		return false;
-#endif
-#ifdef FILTER_LEN_MIN
-	if (packet->l3_protocol != ETH_P_IP && packet->l3_protocol != ETH_P_IPV6)
+	if (ASKED(ADDR) && !addr_matches(packet->saddr) && !addr_matches(packet->daddr))
 		return false;
 	/* The least is above 0, which says that there is no header yet, or more than its length field can tell. */
-	if (packet->l3_length < FILTER_LEN_MIN || packet->l3_length > FILTER_LEN_MAX)
+	if (ASKED(LEN) && (!is_ip(packet) || packet->l3_length < FILTER_LEN_MIN || packet->l3_length > FILTER_LEN_MAX))
 		return false;
-#endif
-	return ports_match(packet) && tcp_flags_match(packet);
+	if (FILTER_ASKED & (ASK_SPORT | ASK_DPORT | ASK_PORT) && !ports_match(packet))
+		return false;
+	return !ASKED(TCP_FLAGS) || tcp_flags_match(packet);
 }
 
 /*
@@ -178,47 +140,53 @@ static __always_inline u32 netns_of_socket(u64 sk)
 	return is_kernel_pointer(sk) ? netns_inode(READ(u64, sk, OFF_sock__skc_net)) : 0;
 }
 
-static __always_inline bool task_matches(void)
+static __always_inline bool comm_matches(void)
 {
-#ifdef FILTER_TGID
-	if (bpf_get_current_pid_tgid() >> 32 != FILTER_TGID)
-		return false;
-#endif
-#ifdef FILTER_COMM_W0
 	u32 comm[4] __attribute__((aligned(8))) = {};
 
 	bpf_get_current_comm(comm, sizeof(comm));
-	if (!words_are(comm, WORDS(FILTER_COMM)))
-		return false;
-#endif
-	return true;
+	return words_are(comm, WORDS(FILTER_COMM));
 }
 
-static __always_inline bool device_matches(void *skb, void *sk)
+static __always_inline bool task_matches(void)
 {
-#if defined(FILTER_NETNS) || defined(FILTER_IFNAME_W0)
-	u64 dev = READ(u64, skb, OFF_sk_buff__dev);
-	u32 netns = netns_of_device(dev);
-#endif
-#ifdef FILTER_IFNAME_W0
+	if (ASKED(TGID) && bpf_get_current_pid_tgid() >> 32 != FILTER_TGID)
+		return false;
+	return !ASKED(COMM) || comm_matches();
+}
+
+static __always_inline bool is_at_device(u64 dev)
+{
 	u32 name[4] __attribute__((aligned(8))) = {};
 
-	if (!netns)
+	if (!netns_of_device(dev))
 		return false;
 	bpf_probe_read_kernel(name, sizeof(name), (void *)(dev + OFF_net_device__name));
-	if (!masked_words_are(name, WORDS(FILTER_IFNAME), MASKS(FILTER_IFNAME)))
-		return false;
-#endif
-#ifdef FILTER_NETNS
+	return masked_words_are(name, WORDS(FILTER_IFNAME), MASKS(FILTER_IFNAME));
+}
+
+static __always_inline bool is_in_netns(u64 dev, void *skb, void *sk)
+{
+	u32 netns = netns_of_device(dev);
+
 	if (!netns) {
 		u64 owner = READ(u64, skb, OFF_sk_buff__sk);
 
 		netns = netns_of_socket(owner ? owner : (u64)sk);
 	}
-	if (netns != FILTER_NETNS)
+	return netns == FILTER_NETNS;
+}
+
+static __always_inline bool device_matches(void *skb, void *sk)
+{
+	u64 dev;
+
+	if (!(FILTER_ASKED & (ASK_IFNAME | ASK_NETNS)))
+		return true;
+	dev = READ(u64, skb, OFF_sk_buff__dev);
+	if (ASKED(IFNAME) && !is_at_device(dev))
 		return false;
-#endif
-	return true;
+	return !ASKED(NETNS) || is_in_netns(dev, skb, sk);
 }
 
 #ifdef FILTER_PCAP
@@ -308,10 +276,8 @@ static __always_inline bool pcap_matches(void *skb, const struct place *place)
 /* The conditions that are not about headers. */
 static __always_inline bool skb_matches(void *skb, void *sk, const struct place *place)
 {
-#ifdef FILTER_MARK
-	if ((READ(u32, skb, OFF_sk_buff__mark) & FILTER_MARK_MASK) != FILTER_MARK)
+	if (ASKED(MARK) && (READ(u32, skb, OFF_sk_buff__mark) & FILTER_MARK_MASK) != FILTER_MARK)
 		return false;
-#endif
 	if (!task_matches() || !device_matches(skb, sk))
 		return false;
 #ifdef FILTER_PCAP
@@ -321,7 +287,7 @@ static __always_inline bool skb_matches(void *skb, void *sk, const struct place 
 	return true;
 }
 
-#ifdef RATE_LIMIT
+#ifdef LIMIT_RATE
 /*
  * Packets by the second of the kernel's clock. Those before are kept, so that a CPU
  * that is late finds its second's count and does not begin it anew.
@@ -332,7 +298,7 @@ BPF_TABLE("lru_hash", u64, u64, packets_of_second, 1024);
 /* To be asked once for each packet, when all else is as wanted: true for RATE_LIMIT of them a second at most. */
 static __always_inline bool within_rate(void)
 {
-#ifdef RATE_LIMIT
+#ifdef LIMIT_RATE
 	u64 second = bpf_ktime_get_ns() / 1000000000, none = 0;
 	u64 *packets = packets_of_second.lookup(&second);
 

@@ -82,11 +82,7 @@ static __always_inline void count_way(struct tracked *t)
 
 static __always_inline bool is_short(const struct tracked *t)
 {
-#ifdef MIN_LATENCY_NS
-	return t->last.time_ns - t->first.time_ns < MIN_LATENCY_NS;
-#else
-	return false;
-#endif
+	return ASKED(MIN_LATENCY) && t->last.time_ns - t->first.time_ns < MIN_LATENCY_NS;
 }
 
 /* Another step counts for the latency. */

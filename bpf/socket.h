@@ -93,31 +93,17 @@ static __always_inline void fill_state(struct socket_state *state, const void *s
 
 static __always_inline bool is_wanted_socket(const struct hit *hit)
 {
-#ifdef FILTER_NETNS
-	if (netns_of_socket((u64)hit->sk) != FILTER_NETNS)
+	if (ASKED(NETNS) && netns_of_socket((u64)hit->sk) != FILTER_NETNS)
 		return false;
-#endif
 	return headers_match(&hit->packet) && task_matches() && !is_ending();
 }
-
-#if defined(FILTER_SRTT_US) || defined(FILTER_MINRTT_US)
-#define RTT_HAS_LIMIT true
-#else
-#define RTT_HAS_LIMIT false
-#endif
 
 /* Whether its round trips take as long as the user is interested in. */
 static __always_inline bool is_slow(const struct socket_state *state)
 {
-#ifdef FILTER_SRTT_US
-	if (state->srtt_us == NO_RTT || state->srtt_us < FILTER_SRTT_US)
+	if (ASKED(SRTT) && (state->srtt_us == NO_RTT || state->srtt_us < FILTER_SRTT_US))
 		return false;
-#endif
-#ifdef FILTER_MINRTT_US
-	if (state->rtt_min_us == NO_RTT || state->rtt_min_us < FILTER_MINRTT_US)
-		return false;
-#endif
-	return true;
+	return !ASKED(MINRTT) || (state->rtt_min_us != NO_RTT && state->rtt_min_us >= FILTER_MINRTT_US);
 }
 
 #ifdef COUNT_RTT
@@ -237,7 +223,7 @@ static __always_inline void handle_socket(void *ctx, struct hit *hit, u32 sample
 #ifdef COUNT_RTT
 		count_round_trip(hit, &state);
 #endif
-		if (!RTT_HAS_LIMIT || !is_slow(&state))
+		if (!(FILTER_ASKED & (ASK_SRTT | ASK_MINRTT)) || !is_slow(&state))
 			return;
 		count_trouble(hit);
 	}

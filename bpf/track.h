@@ -12,12 +12,8 @@ static __always_inline void retire(struct tracked *t, const struct hit *hit)
 /* Whether all of the packet is in this message, and it took less time than the user is interested in. */
 static __always_inline bool is_short(const struct tracked *t)
 {
-#ifdef MIN_LATENCY_NS
-	return !t->record.slots_before && !t->record.children && !t->record.calls && !t->record.parent_id &&
-	       bpf_ktime_get_ns() - t->first_ns < MIN_LATENCY_NS;
-#else
-	return false;
-#endif
+	return ASKED(MIN_LATENCY) && !t->record.slots_before && !t->record.children && !t->record.calls &&
+	       !t->record.parent_id && bpf_ktime_get_ns() - t->first_ns < MIN_LATENCY_NS;
 }
 
 /* One hit of a probe. */

@@ -465,10 +465,13 @@ def _filter(asked: argparse.Namespace) -> PacketFilter:
 def _filter_text(packet_filter: PacketFilter) -> str:
     """What becomes of the conditions: numbers for the C side, and the program of the expression."""
     numbers = packet_filter.constants()
-    text = "".join(f"{name} {number:#x}\n" for name, number in numbers.items()) or "no condition: all packets match\n"
+    asked = numbers.pop("FILTER_ASKED", 0)
+    text = "".join(f"{name} {number:#x}\n" for name, number in numbers.items())
+    if asked:
+        text = f"FILTER_ASKED {' '.join(name for name, bit in filters.CONDITIONS.items() if asked & bit)}\n" + text
     if packet_filter.expression is not None:
         text += pcap.disassemble(packet_filter.expression)
-    return text
+    return text or "no condition: all packets match\n"
 
 
 class _Signals:

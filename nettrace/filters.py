@@ -97,8 +97,31 @@ class TcpFlags(NamedTuple):
     exact: bool
 
 
-# Of the constants, those that say which conditions exist; all others are numbers of theirs.
-SHAPES = frozenset(("FILTER_ADDRESS_FAMILY", "FILTER_PORTS", "FILTER_TCP_FLAGS_EXACT", "FILTER_PCAP", "FILTER_INNER"))
+# The conditions there can be, as bits of FILTER_ASKED.
+CONDITIONS = {
+    name: 1 << bit
+    for bit, name in enumerate(
+        (
+            "SADDR", "DADDR", "ADDR", "IPV4", "IPV6", "SPORT", "DPORT", "PORT", "L3", "L4", "TCP_FLAGS",
+            "TCP_FLAGS_EXACT", "LEN", "TGID", "COMM", "NETNS", "IFNAME", "MARK", "SRTT", "MINRTT", "MIN_LATENCY",
+        )
+    )
+}  # fmt: skip
+_WORDS = 4
+# All numbers that a filter can have: programs are compiled for any of them, and get theirs when they are loaded.
+NUMBERS = (
+    "FILTER_ASKED",
+    *(
+        f"FILTER_{name}_{part}{word}"
+        for name in ("SADDR", "DADDR", "ADDR", "IFNAME")
+        for part in "WM"
+        for word in range(_WORDS)
+    ),
+    *(f"FILTER_COMM_W{word}" for word in range(_WORDS)),
+    *(f"FILTER_{name}_{limit}" for name in ("SPORT", "DPORT", "PORT", "LEN") for limit in ("MIN", "MAX")),
+    "FILTER_L3", "FILTER_L4", "FILTER_TCP_FLAGS", "FILTER_TGID", "FILTER_NETNS", "FILTER_MARK", "FILTER_MARK_MASK",
+    "FILTER_SRTT_US", "FILTER_MINRTT_US", "MIN_LATENCY_NS", "RATE_LIMIT",
+)  # fmt: skip
 
 
 class Mark(NamedTuple):
@@ -142,53 +165,71 @@ class PacketFilter:
         return all(getattr(self, field.name) is None for field in fields(self) if field.name not in others)
 
     def constants(self) -> dict[str, int]:
-        """The names and numbers for the C side; a name exists only if its condition does.
+        """The numbers of what is asked for, by their names on the C side; FILTER_ASKED says what that is.
 
         Bytes are read as four little-endian words: an address in network order, IPv4 followed
         by zeros, and names followed by zeros. All other numbers are in host order.
         """
+        asked: set[str] = set()
         constants: dict[str, int] = {}
         for name in ("saddr", "daddr", "addr"):
             network: Optional[Network] = getattr(self, name)
             if network is not None:
-                constants["FILTER_ADDRESS_FAMILY"] = network.version
+                asked |= {name.upper(), f"IPV{network.version}"}
                 constants.update(_words(f"FILTER_{name.upper()}_W", network.network_address.packed))
-                if network.prefixlen < network.max_prefixlen:
-                    constants.update(_words(f"FILTER_{name.upper()}_M", network.netmask.packed))
+                constants.update(_words(f"FILTER_{name.upper()}_M", network.netmask.packed))
         for name in ("sport", "dport", "port"):
             ports: Optional[Range] = getattr(self, name)
             if ports is not None:
-                constants["FILTER_PORTS"] = 1
+                asked.add(name.upper())
                 constants[f"FILTER_{name.upper()}_MIN"] = ports.first
                 constants[f"FILTER_{name.upper()}_MAX"] = ports.last
         if self.tcp_flags is not None:
+            asked |= {"TCP_FLAGS", *(["TCP_FLAGS_EXACT"] if self.tcp_flags.exact else [])}
             constants["FILTER_TCP_FLAGS"] = self.tcp_flags.mask
-            if self.tcp_flags.exact:
-                constants["FILTER_TCP_FLAGS_EXACT"] = 1
         if self.pkt_len is not None:
+            asked.add("LEN")
             constants.update(FILTER_LEN_MIN=self.pkt_len.first, FILTER_LEN_MAX=self.pkt_len.last)
         if self.comm is not None:
+            asked.add("COMM")
             constants.update(_words("FILTER_COMM_W", self.comm))
         if self.iface is not None:
+            asked.add("IFNAME")
             constants.update(_words("FILTER_IFNAME_W", self.iface))
             # What follows the zero may be left of a longer name.
             constants.update(_words("FILTER_IFNAME_M", b"\xff" * (len(self.iface) + 1)))
         if self.mark is not None:
+            asked.add("MARK")
             constants.update(FILTER_MARK=self.mark.value, FILTER_MARK_MASK=self.mark.mask)
         numbers = {
-            "FILTER_L3": self.l3,
-            "FILTER_L4": self.l4,
-            "FILTER_TGID": self.tgid,
-            "FILTER_NETNS": self.netns,
-            "FILTER_PCAP": None if self.expression is None else 1,
-            "FILTER_SRTT_US": self.srtt_us,
-            "FILTER_MINRTT_US": self.min_rtt_us,
-            "FILTER_INNER": 1 if self.inner else None,
-            "MIN_LATENCY_NS": self.min_latency_ns,
-            "RATE_LIMIT": self.rate_limit,
+            ("L3", "FILTER_L3"): self.l3,
+            ("L4", "FILTER_L4"): self.l4,
+            ("TGID", "FILTER_TGID"): self.tgid,
+            ("NETNS", "FILTER_NETNS"): self.netns,
+            ("SRTT", "FILTER_SRTT_US"): self.srtt_us,
+            ("MINRTT", "FILTER_MINRTT_US"): self.min_rtt_us,
+            ("MIN_LATENCY", "MIN_LATENCY_NS"): self.min_latency_ns,
         }
-        constants.update((name, number) for name, number in numbers.items() if number is not None)
-        return constants
+        for (condition, name), number in numbers.items():
+            if number is not None:
+                asked.add(condition)
+                constants[name] = number
+        if self.rate_limit is not None:
+            constants["RATE_LIMIT"] = self.rate_limit
+        return {"FILTER_ASKED": sum(CONDITIONS[name] for name in asked), **constants} if constants else {}
+
+    def numbers(self) -> dict[str, int]:
+        """All of NUMBERS, 0 where nothing is asked."""
+        return {**dict.fromkeys(NUMBERS, 0), **self.constants()}
+
+    @property
+    def shape(self) -> dict[str, bool]:
+        """What of the filter the programs are compiled for."""
+        return {
+            "FILTER_PCAP": self.expression is not None,
+            "FILTER_INNER": self.inner,
+            "LIMIT_RATE": self.rate_limit is not None,
+        }
 
 
 def _words(prefix: str, data: bytes) -> dict[str, int]:

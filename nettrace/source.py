@@ -9,7 +9,7 @@ from . import event, facts, histogram, layouts, pcap
 from .btf import Btf, Member
 from .drops import Drops
 from .errors import KernelError
-from .filters import SHAPES, PacketFilter
+from .filters import CONDITIONS, PacketFilter
 from .kernel import Kernel
 from .objects import VALUE_MARK
 from .plan import MARKS, Plan, Program, Watched
@@ -163,9 +163,9 @@ def render(plan: Plan, kernel: Kernel, settings: Settings, packet_filter: Packet
         "COUNT_RTT": settings.count_rtt,
     }
     defines.update({name: 1 for name, on in switches.items() if on})
-    constants = packet_filter.constants()
-    defines.update((name, number) for name, number in constants.items() if name in SHAPES)
-    numbers = {name: number for name, number in constants.items() if name not in SHAPES}
+    defines.update({name: 1 for name, on in packet_filter.shape.items() if on})
+    defines.update({f"ASK_{name}": bit for name, bit in CONDITIONS.items()})
+    numbers = packet_filter.numbers()
     head = "#include <uapi/linux/ptrace.h>\n" + _defines({name: hex(value) for name, value in defines.items()})
     parts = [event.c_text()]
     if settings.drops is not None:

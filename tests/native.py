@@ -7,12 +7,12 @@ import ctypes
 import shutil
 import struct
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from nettrace import event
+from nettrace.filters import CONDITIONS, PacketFilter
 
 FILTER = Path(__file__).resolve().parent.parent / "bpf" / "filter.h"
 COMPILER = shutil.which("cc")
@@ -128,8 +128,12 @@ int ask_skb(u64 skb, u64 sk, u64 head, u32 l3, u32 tail, u16 mac, u16 vlan_tci, 
 class Native:
     """One filter."""
 
-    def __init__(self, directory: Path, constants: Mapping[str, int], more: str = "") -> None:
-        numbers = {**OFFSETS, "BASE": BASE, "MEMORY_BYTES": MEMORY_BYTES, **constants}
+    def __init__(self, directory: Path, packet_filter: PacketFilter, more: str = "") -> None:
+        numbers = {
+            **OFFSETS, "BASE": BASE, "MEMORY_BYTES": MEMORY_BYTES, **packet_filter.numbers(),
+            **{f"ASK_{name}": bit for name, bit in CONDITIONS.items()},
+            **{name: 1 for name, on in packet_filter.shape.items() if on},
+        }  # fmt: skip
         source, library = directory / "filter.c", directory / "filter.so"
         source.write_text(
             _BEFORE

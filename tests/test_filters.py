@@ -19,11 +19,17 @@ def words(prefix: str, family: int, address: str, letter: str = "W") -> dict[str
     return {f"{prefix}_{letter}{i}": struct.unpack_from("<I", packed, 4 * i)[0] for i in range(4)}
 
 
+def asked(*conditions: str) -> dict[str, int]:
+    return {"FILTER_ASKED": sum(filters.CONDITIONS[name] for name in conditions)}
+
+
 def test_nothing_asked_for() -> None:
     empty = parse()
     assert empty.is_empty
     assert empty == PacketFilter()
     assert empty.constants() == {}
+    assert empty.numbers() == dict.fromkeys(filters.NUMBERS, 0)
+    assert not any(empty.shape.values())
 
 
 NARROWING: dict[str, Any] = {
@@ -59,7 +65,7 @@ def test_what_chooses_no_packets_leaves_it_empty() -> None:
     for option, word in NOT_NARROWING.items():
         packet_filter = parse(**{option: word})
         assert packet_filter.is_empty
-        assert packet_filter.constants()
+        assert packet_filter != PacketFilter()
 
 
 def test_all_options_are_tried() -> None:
@@ -68,7 +74,11 @@ def test_all_options_are_tried() -> None:
 
 @pytest.mark.parametrize(("word", "us"), [("10", 10_000), ("0.5", 500), ("200us", 200), ("1.5s", 1_500_000)])
 def test_round_trips_are_in_milliseconds_unless_they_say_otherwise(word: str, us: int) -> None:
-    assert parse(filter_srtt=word, filter_minrtt="1us").constants() == {"FILTER_SRTT_US": us, "FILTER_MINRTT_US": 1}
+    assert parse(filter_srtt=word, filter_minrtt="1us").constants() == {
+        **asked("SRTT", "MINRTT"),
+        "FILTER_SRTT_US": us,
+        "FILTER_MINRTT_US": 1,
+    }
 
 
 @pytest.mark.parametrize("word", ["0", "-1", "10m", "999ns", "5000s", "", "x"])
@@ -80,7 +90,8 @@ def test_what_is_no_round_trip(word: str) -> None:
 
 def test_ipv4_constants() -> None:
     assert parse(saddr="192.168.1.2").constants() == {
-        "FILTER_ADDRESS_FAMILY": 4,
+        **asked("SADDR", "IPV4"),
+        **words("FILTER_SADDR", socket.AF_INET, "255.255.255.255", "M"),
         "FILTER_SADDR_W0": 0x0201A8C0,
         "FILTER_SADDR_W1": 0,
         "FILTER_SADDR_W2": 0,
@@ -90,19 +101,20 @@ def test_ipv4_constants() -> None:
 
 def test_ipv6_constants() -> None:
     assert parse(daddr="2001:db8::1").constants() == {
-        "FILTER_ADDRESS_FAMILY": 6,
+        **asked("DADDR", "IPV6"),
+        **words("FILTER_DADDR", socket.AF_INET6, "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "M"),
         **words("FILTER_DADDR", socket.AF_INET6, "2001:db8::1"),
     }
 
 
 def test_prefixes_become_masks() -> None:
     assert parse(daddr="10.128.0.0/9").constants() == {
-        "FILTER_ADDRESS_FAMILY": 4,
+        **asked("DADDR", "IPV4"),
         **words("FILTER_DADDR", socket.AF_INET, "10.128.0.0"),
         **words("FILTER_DADDR", socket.AF_INET, "255.128.0.0", "M"),
     }
     assert parse(addr="fc00::/7", saddr="::/0").constants() == {
-        "FILTER_ADDRESS_FAMILY": 6,
+        **asked("ADDR", "SADDR", "IPV6"),
         **words("FILTER_SADDR", socket.AF_INET6, "::"),
         **words("FILTER_SADDR", socket.AF_INET6, "::", "M"),
         **words("FILTER_ADDR", socket.AF_INET6, "fc00::"),
@@ -135,11 +147,31 @@ def test_constants_of_everything() -> None:
         rate_limit="100",
     )
     assert packet_filter.constants() == {
-        "FILTER_ADDRESS_FAMILY": 4,
+        **asked(
+            "SADDR",
+            "DADDR",
+            "ADDR",
+            "IPV4",
+            "SPORT",
+            "DPORT",
+            "PORT",
+            "L4",
+            "TCP_FLAGS",
+            "TCP_FLAGS_EXACT",
+            "LEN",
+            "TGID",
+            "COMM",
+            "NETNS",
+            "IFNAME",
+            "MARK",
+            "MIN_LATENCY",
+        ),
+        **words("FILTER_SADDR", socket.AF_INET, "255.255.255.255", "M"),
+        **words("FILTER_DADDR", socket.AF_INET, "255.255.255.255", "M"),
+        **words("FILTER_ADDR", socket.AF_INET, "255.255.255.255", "M"),
         **words("FILTER_SADDR", socket.AF_INET, "10.0.0.1"),
         **words("FILTER_DADDR", socket.AF_INET, "10.0.0.2"),
         **words("FILTER_ADDR", socket.AF_INET, "10.0.0.1"),
-        "FILTER_PORTS": 1,
         "FILTER_SPORT_MIN": 1024,
         "FILTER_SPORT_MAX": 1024,
         "FILTER_DPORT_MIN": 65535,
@@ -148,7 +180,6 @@ def test_constants_of_everything() -> None:
         "FILTER_PORT_MAX": 1024,
         "FILTER_L4": 6,
         "FILTER_TCP_FLAGS": 0x12,
-        "FILTER_TCP_FLAGS_EXACT": 1,
         "FILTER_LEN_MIN": 40,
         "FILTER_LEN_MAX": 1500,
         "FILTER_TGID": 4711,
@@ -167,11 +198,11 @@ def test_constants_of_everything() -> None:
         "FILTER_IFNAME_M3": 0,
         "FILTER_MARK": 0x10,
         "FILTER_MARK_MASK": 0xFF,
-        "FILTER_PCAP": 1,
-        "FILTER_INNER": 1,
         "MIN_LATENCY_NS": 1_500_000,
         "RATE_LIMIT": 100,
     }
+    assert packet_filter.numbers() == {**dict.fromkeys(filters.NUMBERS, 0), **packet_filter.constants()}
+    assert all(packet_filter.shape.values())
 
 
 @pytest.mark.parametrize(
@@ -179,8 +210,11 @@ def test_constants_of_everything() -> None:
     [("S", 0x02), ("a", 0x10), ("P", 0x08), ("R", 0x04), ("F", 0x01), ("U", 0x20), ("E", 0x40), ("C", 0x80)],
 )
 def test_tcp_flags(word: str, mask: int) -> None:
-    assert parse(tcp_flags=word).constants() == {"FILTER_TCP_FLAGS": mask}
-    assert parse(tcp_flags=f"{word}{word}!").constants() == {"FILTER_TCP_FLAGS": mask, "FILTER_TCP_FLAGS_EXACT": 1}
+    assert parse(tcp_flags=word).constants() == {**asked("TCP_FLAGS"), "FILTER_TCP_FLAGS": mask}
+    assert parse(tcp_flags=f"{word}{word}!").constants() == {
+        **asked("TCP_FLAGS", "TCP_FLAGS_EXACT"),
+        "FILTER_TCP_FLAGS": mask,
+    }
 
 
 @pytest.mark.parametrize(
@@ -198,7 +232,7 @@ def test_tcp_flags(word: str, mask: int) -> None:
     ],
 )
 def test_latencies(word: str, nanoseconds: int) -> None:
-    assert parse(min_latency=word).constants() == {"MIN_LATENCY_NS": nanoseconds}
+    assert parse(min_latency=word).constants() == {**asked("MIN_LATENCY"), "MIN_LATENCY_NS": nanoseconds}
 
 
 @pytest.mark.parametrize(
@@ -212,7 +246,11 @@ def test_latencies(word: str, nanoseconds: int) -> None:
     ],
 )
 def test_marks(word: str, value: int, mask: int) -> None:
-    assert parse(mark=word).constants() == {"FILTER_MARK": value, "FILTER_MARK_MASK": mask}
+    assert parse(mark=word).constants() == {
+        **asked("MARK"),
+        "FILTER_MARK": value,
+        "FILTER_MARK_MASK": mask,
+    }
 
 
 def test_a_long_name_of_a_task_is_cut_as_the_kernel_does() -> None:
@@ -289,7 +327,7 @@ def test_l4_numbers_are_those_of_the_system() -> None:
     ],
 )
 def test_allowed(options: dict[str, str]) -> None:
-    assert parse(**options).constants()
+    assert parse(**options) != PacketFilter()
 
 
 def test_ipv4_in_ipv6_is_ipv4() -> None:
@@ -528,7 +566,7 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any]
     def of(options: dict[str, Any], more: str = "") -> Native:
         key = repr(sorted(options.items())) + more
         if key not in compiled:
-            compiled[key] = Native(tmp_path_factory.mktemp("filter"), parse(**options).constants(), more)
+            compiled[key] = Native(tmp_path_factory.mktemp("filter"), parse(**options), more)
         return compiled[key]
 
     return of

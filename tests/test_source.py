@@ -4,7 +4,7 @@ from __future__ import annotations  # pytest 6.0 of Debian 11 does not export al
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import Any, Optional
 
@@ -123,7 +123,8 @@ class Preprocessed:
 
     def used(self, prefix: str) -> set[str]:
         """The names with this prefix that the code speaks of; VIEW(..., member) speaks of an offset."""
-        names = set(re.findall(rf"\b{prefix}\w+", self.code))
+        code = re.sub(r"\bASKED\(\w+\)", "", self.code)
+        names = set(re.findall(rf"\b{prefix}\w+", code))
         members = re.findall(r"\bVIEW\([^,()]+, \w+, (\w+)\)", self.code)
         return {name for name in names if name != "OFF_sk_buff__"} | {
             name for name in (f"OFF_sk_buff__{member}" for member in members) if name.startswith(prefix)
@@ -370,61 +371,61 @@ def test_defaults_that_c_relies_on(
     assert (log_slots - hit_slots) * 16 > 80 + 80 + 32
 
 
-def test_no_filter_has_no_constants(plans: dict[str, Plan], kernels: dict[str, Kernel]) -> None:
+def test_without_a_filter_nothing_is_asked(plans: dict[str, Plan], kernels: dict[str, Kernel]) -> None:
     macros = Preprocessed(rendered(plans, kernels, "6.12", packet_filter=NO_FILTER)).macros
-    assert not [name for name in macros if name.startswith(("FILTER_", "RATE_", "MIN_"))]
+    assert {int(macros[name], 0) for name in filters.NUMBERS} == {0}
+    assert not PacketFilter().shape.keys() & macros.keys()
 
 
 def test_filter_constants_are_there_as_numbers(plans: dict[str, Plan], kernels: dict[str, Kernel]) -> None:
     packet_filter = filters.parse(saddr="10.0.0.1", dport="443", proto="tcp")
     macros = Preprocessed(rendered(plans, kernels, "6.12", packet_filter=packet_filter)).macros
-    assert {name: int(value, 0) for name, value in macros.items() if name.startswith("FILTER_")} == {
-        "FILTER_ADDRESS_FAMILY": 4,
+    numbers = {name: int(macros[name], 0) for name in filters.NUMBERS}
+    assert {name: number for name, number in numbers.items() if number} == {
+        "FILTER_ASKED": sum(int(macros[f"ASK_{name}"], 0) for name in ("SADDR", "IPV4", "DPORT", "L4")),
         "FILTER_SADDR_W0": 0x0100000A,
-        "FILTER_SADDR_W1": 0,
-        "FILTER_SADDR_W2": 0,
-        "FILTER_SADDR_W3": 0,
-        "FILTER_PORTS": 1,
+        **{f"FILTER_SADDR_M{word}": mask for word, mask in enumerate([0xFFFFFFFF])},
         "FILTER_DPORT_MIN": 443,
         "FILTER_DPORT_MAX": 443,
         "FILTER_L4": 6,
     }
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(PacketFilter) if field.name not in OF_SOCKETS])
-def test_each_condition_decides_something(plans: dict[str, Plan], kernels: dict[str, Kernel], name: str) -> None:
-    conditions: dict[str, Any] = {name: getattr(EVERYTHING, name)}
-    with_it = Preprocessed(rendered(plans, kernels, "6.12", packet_filter=PacketFilter(**conditions)))
-    without = Preprocessed(rendered(plans, kernels, "6.12", packet_filter=NO_FILTER))
-    added = with_it.macros.keys() - without.macros.keys()
-    assert added and with_it.body != without.body
-    # What is defined is used, too.
-    words = set(re.findall(r"\w+", with_it.code))
-    assert {macro for macro in added if macro not in words} <= {
-        "FILTER_PORTS", "FILTER_ADDRESS_FAMILY", "FILTER_TCP_FLAGS_EXACT", "FILTER_PCAP", "FILTER_INNER",
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ({"saddr": "10.0.0.1", "dport": "443", "proto": "tcp"}, {"saddr": "10.9.8.7", "dport": "1-9", "proto": "udp"}),
-        ({"addr": "fd00::/8", "mark": "1/3"}, {"addr": "2001:db8::/32", "mark": "16"}),
-        ({"comm": "ping", "iface": "eth0", "pid": "1"}, {"comm": "curl", "iface": "lo", "pid": "4194304"}),
-        ({"tcp_flags": "S", "pkt_len": "1", "port": "5"}, {"tcp_flags": "AR", "pkt_len": "9-90", "port": "6-7"}),
-        ({"min_latency": "1ms", "rate_limit": "1"}, {"min_latency": "9s", "rate_limit": "4294967295"}),
-    ],
-)
-def test_other_numbers_need_no_other_compilation(
-    plans: dict[str, Plan], kernels: dict[str, Kernel], one: dict[str, str], other: dict[str, str]
+def test_each_number_and_each_condition_decides_something(
+    plans: dict[str, Plan], watching: dict[str, Plan], kernels: dict[str, Kernel]
 ) -> None:
-    first, second = (
-        render(plans["6.12"], kernels["6.12"], ALL_ON, filters.parse(**words), files.BPF)  # type: ignore[arg-type]
-        for words in (one, other)
-    )
-    assert first.compiled == second.compiled
-    assert first.text != second.text
-    for source in (first, second):
+    text = Preprocessed(rendered(plans, kernels, "6.12")).code
+    sockets = Preprocessed(rendered(plans, kernels, "6.12", SOCKETS, NO_FILTER)).code
+    words = set(re.findall(r"\w+", text + sockets))
+    pasted = {f"{name}_{part}{word}" for name in re.findall(r"(?:WORDS|MASKS)\((\w+)\)", text)
+              for part in "WM" for word in range(4)}  # fmt: skip
+    assert set(filters.NUMBERS) <= words | pasted
+    asked = {*re.findall(r"ASKED\((\w+)\)", text + sockets), *re.findall(r"\bASK_(\w+)", text + sockets)}
+    assert asked >= set(filters.CONDITIONS)
+
+
+@pytest.mark.parametrize("name", PacketFilter().shape)
+def test_each_shape_decides_something(plans: dict[str, Plan], kernels: dict[str, Kernel], name: str) -> None:
+    asked = {
+        "FILTER_PCAP": {"expression": "tcp port 80"},
+        "FILTER_INNER": {"inner": True},
+        "LIMIT_RATE": {"rate_limit": 9},
+    }
+    with_it = Preprocessed(rendered(plans, kernels, "6.12", packet_filter=PacketFilter(**asked[name])))  # type: ignore[arg-type]
+    without = Preprocessed(rendered(plans, kernels, "6.12", packet_filter=NO_FILTER))
+    assert with_it.macros.keys() - without.macros.keys() >= {name} and with_it.body != without.body
+
+
+def test_other_conditions_need_no_other_compilation(plans: dict[str, Plan], kernels: dict[str, Kernel]) -> None:
+    words: tuple[dict[str, Any], ...] = (
+        {}, {"saddr": "10.0.0.1"}, {"saddr": "10.0.0.0/24"}, {"saddr": "fd00::1"}, {"daddr": "10.0.0.1"}, {"port": "1"},
+        {"sport": "1"}, {"tcp_flags": "S"}, {"tcp_flags": "S!"}, {"proto": "tcp"}, {"proto": "arp"}, {"mark": "1/3"},
+        {"comm": "ping", "iface": "eth0", "pid": "1"}, {"pkt_len": "1"}, {"netns": 4026531840}, {"min_latency": "1ms"},
+    )  # fmt: skip
+    sources = [render(plans["6.12"], kernels["6.12"], ALL_ON, filters.parse(**one), files.BPF) for one in words]
+    assert len({source.compiled for source in sources}) == 1
+    assert len({source.text for source in sources}) == len({source.values for source in sources}) == len(words)
+    for source in sources:
         # The numbers at these places make the text that is shown.
         shown = source.compiled
         for index, value in enumerate(source.values):
@@ -432,25 +433,19 @@ def test_other_numbers_need_no_other_compilation(
         assert shown == source.text
 
 
-def test_other_conditions_do(plans: dict[str, Plan], kernels: dict[str, Kernel]) -> None:
-    words = (
-        {}, {"saddr": "10.0.0.1"}, {"saddr": "10.0.0.0/24"}, {"saddr": "fd00::1"}, {"daddr": "10.0.0.1"}, {"port": "1"},
-        {"sport": "1"}, {"tcp_flags": "S"}, {"tcp_flags": "S!"}, {"proto": "tcp"}, {"proto": "arp"}, {"inner": True},
-        {"rate_limit": "1"}, {"expression": "tcp port 80"},
+def test_other_shapes_do(plans: dict[str, Plan], kernels: dict[str, Kernel]) -> None:
+    words: tuple[dict[str, Any], ...] = (
+        {}, {"proto": "tcp", "inner": True}, {"rate_limit": "1"}, {"expression": "tcp port 80"}, {"expression": "arp"},
     )  # fmt: skip
-    texts = [
-        render(plans["6.12"], kernels["6.12"], ALL_ON, filters.parse(**one), files.BPF).compiled  # type: ignore[arg-type]
-        for one in words
-    ]
-    assert len(set(texts)) == len(words)
+    sources = [render(plans["6.12"], kernels["6.12"], ALL_ON, filters.parse(**one), files.BPF) for one in words]
+    assert len({source.compiled for source in sources}) == len(words)
 
 
 def test_numbers_that_come_later_decide_nothing_before() -> None:
     # The preprocessor would take VALUE(0) for 0.
-    for name in FILES:
-        for line in re.findall(r"^#(?:el)?if .*", (files.BPF / name).read_text(encoding="utf-8"), re.MULTILINE):
-            asked = set(re.findall(r"\b(?:FILTER_\w+|MIN_LATENCY_NS|RATE_LIMIT)", re.sub(r"defined\(\w+\)", "", line)))
-            assert asked <= filters.SHAPES
+    for path in files.BPF.glob("*.h"):
+        for line in re.findall(r"^#(?:el)?if.*", path.read_text(encoding="utf-8"), re.MULTILINE):
+            assert not set(re.findall(r"\w+", line)) & set(filters.NUMBERS)
 
 
 def test_the_expression_comes_behind_what_it_calls_and_before_who_calls_it(
@@ -474,7 +469,11 @@ class Numbers:
     def __init__(self, value: Any) -> None:
         self._value = value
 
-    def constants(self) -> dict[str, Any]:
+    @property
+    def shape(self) -> dict[str, bool]:
+        return {}
+
+    def numbers(self) -> dict[str, Any]:
         return {"FILTER_L4": self._value}
 
 

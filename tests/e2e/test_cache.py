@@ -3,6 +3,7 @@
 from __future__ import annotations  # pytest 6.0 of Debian 11 does not export all the types
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,21 +22,33 @@ def libraries(trace: Nettrace) -> set[str]:
     return {os.path.basename(path).partition(".")[0].partition("-")[0] for path in paths}
 
 
-def test_the_second_start_compiles_nothing(
-    pair: tuple[Host, Host], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    left, right = pair
-    folder = tmp_path / "programs"
-    monkeypatch.setenv("NETTRACE_PROGRAM_CACHE", str(folder))
-    with Nettrace(*OPTIONS, "-s", "10.0.42.3") as first:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where programs are kept."""
+    folder = tmp_path_factory.mktemp("cache") / "programs"
+    os.environ["NETTRACE_PROGRAM_CACHE"] = str(folder)
+    yield folder
+    del os.environ["NETTRACE_PROGRAM_CACHE"]
+
+
+@pytest.fixture(scope="module")
+def first(pair: tuple[Host, Host], folder: Path) -> Nettrace:
+    """The run that compiles the programs."""
+    left, _ = pair
+    with Nettrace(*OPTIONS, "-s", "10.0.42.3") as trace:
         assert ping(left, "10.0.42.3", PINGS)["received"] == PINGS
-        first.wait_blocks(PINGS)
+        trace.wait_blocks(PINGS)
+    return trace
+
+
+def test_a_start_with_other_conditions_compiles_nothing(pair: tuple[Host, Host], folder: Path, first: Nettrace) -> None:
+    left, right = pair
     (file,) = folder.iterdir()
     written_ns = file.stat().st_mtime_ns
-    with Nettrace(*OPTIONS, "-s", right.ip) as second:
+    with Nettrace(*OPTIONS, "-s", "10.0.42.0/29", "-d", left.ip, "--netns", "right", "--pkt-len", "20-1500") as second:
         assert not {"libbcc", "libLLVM", "libclang"} & libraries(second)
         assert "libbpf" in libraries(second)
-        assert ping(left, "10.0.42.3", PINGS)["received"] == PINGS
+        assert ping(left, right.ip6, PINGS)["received"] == PINGS
         assert ping(left, right.ip, PINGS)["received"] == PINGS
         second.wait_blocks(PINGS)
     assert [path.name for path in folder.iterdir()] == [file.name]
@@ -46,13 +59,9 @@ def test_the_second_start_compiles_nothing(
 
 
 def test_programs_that_were_tampered_with_are_not_loaded(
-    pair: tuple[Host, Host], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pair: tuple[Host, Host], folder: Path, first: Nettrace
 ) -> None:
     left, right = pair
-    folder = tmp_path / "programs"
-    monkeypatch.setenv("NETTRACE_PROGRAM_CACHE", str(folder))
-    with Nettrace(*OPTIONS, "-s", right.ip):
-        pass
     (file,) = folder.iterdir()
     good = file.read_bytes()
     # The digit of an instruction.
