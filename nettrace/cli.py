@@ -52,6 +52,7 @@ from .source import Settings, Source
 
 if TYPE_CHECKING:
     from .bpf import Session
+    from .exporters import Exporter
     from .objects import Object
 
 log = logging.getLogger("nettrace")
@@ -224,8 +225,12 @@ def _monitor(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel, packe
         tracked_max=1,
         ringbuf_pages=MONITOR_PAGES,
     )
-    # Whether it can listen is to be known before anything is compiled.
-    way = None if asked.metrics is None or asked.print_bpf else metrics.exporter(asked.metrics)
+    way = None
+    if asked.metrics is not None and not asked.print_bpf:
+        from . import exporters
+
+        # Whether it can listen is to be known before anything is compiled.
+        way = exporters.exporter(asked.metrics)
     return _run(asked, kernel, Selection(watched, Wishes()), what, settings, packet_filter, multi, meanings, way=way)
 
 
@@ -253,9 +258,7 @@ def _counted(session: "Session", run: Run, what: Plan, kernel: Kernel) -> metric
 
 
 @contextmanager
-def _exported(
-    way: Optional[metrics.Exporter], session: "Session", run: Run, what: Plan, kernel: Kernel
-) -> Iterator[None]:
+def _exported(way: Optional["Exporter"], session: "Session", run: Run, what: Plan, kernel: Kernel) -> Iterator[None]:
     """Metrics leave by this way, for the time of a with block."""
     if way is None:
         yield
@@ -299,7 +302,7 @@ def _check_matching(what: Plan, selected: Selection) -> None:
 def _run(
     asked: argparse.Namespace, kernel: Kernel, selected: Selection, what: Plan, settings: Settings,
     packet_filter: PacketFilter, multi: bool, meanings: Rules, table: Optional[Table] = None,
-    way: Optional[metrics.Exporter] = None,
+    way: Optional["Exporter"] = None,
 ) -> int:  # fmt: skip
     from .bpf import Session
 

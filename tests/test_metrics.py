@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from nettrace import event, metrics
+from nettrace import event, exporters, metrics
 from nettrace.errors import UsageError
 from nettrace.histogram import BUCKETS, Histogram, bucket
 
@@ -138,8 +138,8 @@ def ticks() -> threading.Event:
 
 @pytest.fixture
 def served(ticks: threading.Event) -> Iterator[int]:
-    exporter = metrics.exporter("0")
-    assert isinstance(exporter, metrics.HttpExporter)
+    exporter = exporters.exporter("0")
+    assert isinstance(exporter, exporters.HttpExporter)
     with exporter.exported(lambda: "up 1\n", ticks.set):
         yield exporter.port
 
@@ -161,12 +161,12 @@ def test_a_port_that_is_taken_is_refused(served: int) -> None:
     with pytest.raises(
         UsageError, match=rf"^--metrics: nothing can listen on 127.0.0.1 port {served}: Address already"
     ):
-        metrics.exporter(str(served))
+        exporters.exporter(str(served))
 
 
 def test_only_loopback_unless_told_otherwise() -> None:
-    exporter = metrics.exporter("0")
-    assert isinstance(exporter, metrics.HttpExporter)
+    exporter = exporters.exporter("0")
+    assert isinstance(exporter, exporters.HttpExporter)
     elsewhere = ("127.0.0.2", exporter.port)
     with exporter.exported(lambda: "", lambda: None), pytest.raises(OSError):
         socket.create_connection(elsewhere, timeout=10)
@@ -181,7 +181,7 @@ def test_a_file_is_whole_whenever_it_is_read(tmp_path: Path) -> None:
         rendered.set()
         return "up 1\n"
 
-    with metrics.exporter(str(path)).exported(render, lambda: None):
+    with exporters.exporter(str(path)).exported(render, lambda: None):
         assert rendered.wait(10)
     assert path.read_text() == "up 1\n" and not path.is_symlink()
     assert not (tmp_path / "elsewhere").exists()
@@ -199,4 +199,4 @@ def test_a_file_is_whole_whenever_it_is_read(tmp_path: Path) -> None:
 )
 def test_what_cannot_be(target: str, why: str) -> None:
     with pytest.raises(UsageError, match="^--metrics.*" + why):
-        metrics.exporter(target)
+        exporters.exporter(target)
