@@ -15,7 +15,7 @@ from typing import Optional, Union
 
 from . import yamlfile
 from .event import Event
-from .meaning import number, verdict
+from .meaning import DEFINED, number, verdict
 from .reasons import DROP_FILE, LEVELS, RESET_FILE
 from .suggest import did_you_mean
 from .tree import Trace, Tree
@@ -27,15 +27,7 @@ OPERATORS = ("eq", "ne", "lt", "le", "gt", "ge", "in", "between")
 RETURN, VERDICT, REASON = "return", "verdict", "drop_reason"
 _RETURNED = (RETURN, VERDICT)
 
-# Numbers that the kernel's headers give names by #define, so that its BTF does not know them: include/uapi/linux/
-# netfilter.h, include/linux/netdevice.h, include/net/sch_generic.h, include/uapi/linux/pkt_cls.h.
-_DEFINED = {
-    "NF_DROP": 0, "NF_ACCEPT": 1, "NF_STOLEN": 2, "NF_QUEUE": 3, "NF_REPEAT": 4, "NF_STOP": 5,
-    "NET_RX_SUCCESS": 0, "NET_RX_DROP": 1,
-    "NET_XMIT_SUCCESS": 0, "NET_XMIT_DROP": 1, "NET_XMIT_CN": 2,
-    "TC_ACT_UNSPEC": -1, "TC_ACT_OK": 0, "TC_ACT_SHOT": 2, "TC_ACT_STOLEN": 4, "TC_ACT_QUEUED": 5,
-    "TC_ACT_REDIRECT": 7, "TC_ACT_TRAP": 8, "NULL": 0, "true": 1, "false": 0,
-}  # fmt: skip
+_DEFINED = {**DEFINED, "NULL": 0, "true": 1, "false": 0}
 _SYMBOL = re.compile(r"-?(?:\w+\.)?(?P<word>[A-Za-z_]\w*)")
 
 
