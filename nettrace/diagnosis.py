@@ -23,6 +23,7 @@ _EVIDENCE = {
     "NEIGH_CREATEFAIL": ("neighbour",), "PKT_TOO_BIG": ("mtu",), "XDP": ("xdp",), "TC_INGRESS": ("tc",),
     "TC_EGRESS": ("tc",), "QDISC_DROP": ("qdisc",), "CPU_BACKLOG": ("backlog",), "FULL_RING": ("device",),
     "DEV_READY": ("device",), "TCP_LISTEN_OVERFLOW": ("accept_queue",), "NO_TX_TARGET": ("device",),
+    "UNHANDLED_PROTO": ("handlers",),
 }  # fmt: skip
 _QDISC_PREFIX = "QDISC_"
 
@@ -113,8 +114,10 @@ class Diagnosis:
         rooted = any(finding.root for finding in found)
         for finding in found:
             wanted = tuple(name for name in finding.wanted if name not in read)
-            # What follows from something else needs no proof, if that has some.
-            if wanted and finding.level != INFO and not (rooted and finding.effect and not finding.root):
+            if rooted and finding.effect and not finding.root:
+                # What follows from a cause needs neither proof nor advice: the cause has them.
+                yield finding._replace(advice=())
+            elif wanted and finding.level != INFO:
                 read.update(wanted)
                 yield finding._replace(evidence=tuple(self._evidence(finding._replace(wanted=wanted), context)))
             else:

@@ -2,11 +2,11 @@
 
 A fact is written as C would reach it: `Qdisc->ops->id` begins at the argument that points to a struct
 Qdisc, `nft_chain@1->name` at argument 1, whose type the function's prototype leaves open. A colon says what
-something is that C calls otherwise: the socket of an argument in `sock:tcp_sock->srtt_us`, what a number points to
-in `sk_buff->_skb_refdst:rtable->rt_type`, the bytes of an array in `sk_buff->cb:tcp_skb_cb->seq`. Of
-several, with bars between them, the first counts that the kernel has. An array of characters, or a pointer
-to some, is a text; 16 bytes are a number as little-endian machines have it; `+16` behind a path leads on by so many bytes, to a pointer in an array. `enum
-sk_rst_reason` is the argument of this type itself, `int@1` argument 1.
+something is that C calls otherwise: the argument in `sock:tcp_sock->srtt_us`, what a number points to in
+`sk_buff->_skb_refdst:rtable->rt_type`, the bytes of an array in `sk_buff->cb:tcp_skb_cb->seq`. Of several,
+with bars between them, the first counts that the kernel has. An array of characters, or a pointer to some,
+is a text; 16 bytes are one number. `+16` behind a path leads on by so many bytes, to a pointer in an array.
+`enum sk_rst_reason` is the argument of this type itself, `int@1` argument 1.
 """
 
 import re

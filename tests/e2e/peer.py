@@ -467,6 +467,13 @@ def tcp_bad_checksum(source: str, target: str, port: str) -> None:
     tell(sent=1)
 
 
+def frame(device: str, protocol: str) -> None:
+    """Sends a frame of an EtherType to everybody."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM) as client:
+        client.sendto(b"x" * 46, (device, int(protocol), 0, 0, b"\xff" * 6))
+    tell(sent=1)
+
+
 if __name__ == "__main__":
     signal.alarm(LIFE_S)
     globals()[sys.argv[1].replace("-", "_")](*sys.argv[2:])
