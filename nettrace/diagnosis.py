@@ -1,5 +1,6 @@
 """From what happened to a packet to what it means: findings, the likely root cause first, with evidence."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Optional
 
@@ -26,6 +27,15 @@ _EVIDENCE = {
     "UNHANDLED_PROTO": ("handlers",),
 }  # fmt: skip
 _QDISC_PREFIX = "QDISC_"
+# Likewise by the function that dropped it, where the kernel does not say why.
+_EVIDENCE_AT = {
+    "__netif_receive_skb_core": ("handlers", "tc"), "veth_xdp_rcv_skb": ("xdp",), "do_xdp_generic": ("xdp",),
+    "enqueue_to_backlog": ("backlog",), "__dev_queue_xmit": ("qdisc", "device"), "dev_hard_start_xmit": ("device",),
+    "ip_forward": ("route", "mtu"), "ip6_forward": ("route", "mtu"), "neigh_invalidate": ("neighbour",),
+    "__neigh_event_send": ("neighbour",), "tcp_v4_rcv": ("listeners",), "tcp_v6_rcv": ("listeners",),
+    "__udp4_lib_rcv": ("listeners",), "__udp6_lib_rcv": ("listeners",), "tcp_add_backlog": ("sockets",),
+    "udp_queue_rcv_one_skb": ("sockets",), "udpv6_queue_rcv_one_skb": ("sockets",),
+}  # fmt: skip
 
 
 class Finding(NamedTuple):
@@ -131,18 +141,20 @@ def of_drop(item: Event, name: Optional[str], reason: Optional[Reason], where: s
     place in the kernel.
     """
     place = Told("location", where)
+    at = _EVIDENCE_AT.get(re.split(r"[+.]", where)[0], ())
     if name is None:
         return Finding(
             item, WARN, "drop", "the kernel dropped the packet and does not say why", effect=True, told=(place,),
-            advice=("the functions before this one, and what they returned, tell the cause",),
+            advice=("the functions before this one, and what they returned, tell the cause",), wanted=at,
             doubt="this kernel gives no reasons for drops",
         )  # fmt: skip
     told = (place, Told("drop reason", name))
-    wanted = _EVIDENCE.get(name, ("qdisc",) if name.startswith(_QDISC_PREFIX) else ())
     effect = name in _NO_CAUSES
+    wanted = _EVIDENCE.get(name, ("qdisc",) if name.startswith(_QDISC_PREFIX) else at if effect else ())
     if reason is None:
         return Finding(item, ERROR, name, "the kernel dropped the packet", effect, told, wanted=wanted)
-    return Finding(item, reason.level, name, _sentence(reason.meaning), effect, told, reason.fix, wanted)
+    advice = tuple(_sentence(text) for text in reason.fix)
+    return Finding(item, reason.level, name, _sentence(reason.meaning), effect, told, advice, wanted)
 
 
 def _sentence(text: str) -> str:

@@ -288,8 +288,8 @@ EXAMPLES: dict[str, dict[str, Union[int, str]]] = {
     "route": {"route": 1, "device": "a"}, "gateway": {"route": 1, "device": "a"}, "device": {"route": 1, "device": "a"},
     "mtu": {"mtu": 10}, "fragment": {"mtu": 10, "fragment": DF}, "neighbour": {"neighbour": 1}, "state": {"state": 1},
     "reset_reason": {"reset_reason": 1}, "queued": {"queued": 9, "backlog": 1}, "backlog": {"queued": 9, "backlog": 1},
-    "gateway_family": {"route": 1, "device": "a"}, **dict.fromkeys(("rtt", "rtt_min"), {"rtt": 8, "rtt_min": 1}),
-    **dict.fromkeys(("sequence", "end", "timeouts", "rto", "resent"), {"sequence": 1, "end": 2}),
+    "gateway_family": {"route": 1, "device": "a"}, **{name: {"rtt": 8, "rtt_min": 1} for name in ("rtt", "rtt_min")},
+    **{name: {"sequence": 1, "end": 2} for name in ("sequence", "end", "timeouts", "rto", "resent")},
     "connection": {"connection": 7}, "functions": {"functions": 1, "function0": 1},
     **{name: {"functions": 8, **dict.fromkeys(HOOK_FUNCTIONS, 1)} for name in HOOK_FUNCTIONS},
 }  # fmt: skip

@@ -172,7 +172,7 @@ PLACE = Told("location", "tcp_v4_rcv+0x1")
 def test_a_drop_with_a_reason_that_is_known() -> None:
     assert of_drop(DROPPED, "NO_SOCKET", REASON, "tcp_v4_rcv+0x1") == Finding(
         DROPPED, ERROR, "NO_SOCKET", "No socket. None at all", False, (PLACE, Told("drop reason", "NO_SOCKET")),
-        ("Start it.",), ("listeners",),
+        ("Start it",), ("listeners",),
     )  # fmt: skip
 
 
@@ -186,7 +186,26 @@ def test_a_drop_with_a_reason_that_nobody_described() -> None:
 def test_a_drop_without_a_reason_is_an_inference_and_no_cause() -> None:
     finding = of_drop(DROPPED, None, None, "tcp_v4_rcv+0x1")
     assert (finding.level, finding.effect, finding.told) == (WARN, True, (PLACE,))
-    assert finding.doubt and finding.advice and not finding.wanted
+    assert finding.doubt and finding.advice
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "wanted"),
+    [
+        (None, "tcp_v4_rcv+0x1", ("listeners",)),
+        ("NOT_SPECIFIED", "veth_xdp_rcv_skb+0x12", ("xdp",)),
+        ("NOT_SPECIFIED", "__netif_receive_skb_core.constprop.0+0x12", ("handlers", "tc")),
+        (None, "somewhere+0x1", ()),
+        (None, "0xffffffff81000000", ()),
+        # The reason says more.
+        ("TCP_CSUM", "tcp_v4_rcv+0x1", ("checksum",)),
+        ("TCP_FLAGS", "tcp_v4_rcv+0x1", ()),
+    ],
+)
+def test_without_a_reason_the_place_tells_what_to_look_for(
+    name: Optional[str], where: str, wanted: tuple[str, ...]
+) -> None:
+    assert of_drop(DROPPED, name, None, where).wanted == wanted
 
 
 @pytest.mark.parametrize("name", ["NOT_SPECIFIED", "NETFILTER_DROP"])

@@ -438,7 +438,8 @@ def test_what_is_wrong_comes_with_advice_or_is_an_effect(shipped: Rules) -> None
 
 def test_evidence_that_can_be_asked_for(shipped: Rules) -> None:
     wanted = {name for one in shipped.all for name in one.evidence}
-    wanted |= {name for names in diagnosis._EVIDENCE.values() for name in names}
+    for table in (diagnosis._EVIDENCE, diagnosis._EVIDENCE_AT):
+        wanted |= {name for names in table.values() for name in names}
     # Firewalls are asked in another way.
     questions = {*proof._OF_DEVICES, *proof._OF_FLOWS}
     assert wanted - questions == {"firewall"}

@@ -153,8 +153,10 @@ def iptables_nft(net: Net) -> None:
 
 
 def iptables_legacy(net: Net) -> None:
-    rule = "INPUT -p udp --dport 7004 -j DROP"
-    with undone(net.server, f"iptables-legacy -A {rule}", f"iptables-legacy -D {rule}"):
+    rule, other = (f"INPUT -p udp --dport {port} -j DROP" for port in (7004, 1))
+    undo = f"iptables-legacy -D {rule}; ip netns exec {net.server.name} iptables-legacy -D {other}"
+    with undone(net.server, f"iptables-legacy -A {rule}", undo):
+        net.server.sh(f"iptables-legacy -A {other}")
         send_udp(net.client, net.server.ip, 7004)
         net.wait(":7004", TITLE)
 
