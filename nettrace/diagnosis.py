@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Optional
 
 from .analyzers import Told
-from .event import Context, Event
+from .event import Context, Device, Event
 from .evidence import Evidence
 from .reasons import Reason
 from .rules import Rule
@@ -119,16 +119,17 @@ class Diagnosis:
         return min(candidates, key=lambda at: (found[at].effect, ranks[found[at].level], at))
 
     def _proven(self, found: Sequence[Finding], context: Context) -> Iterable[Finding]:
-        """The findings with their evidence, each kind of it where it is wanted first."""
-        read: set[str] = set()
+        """The findings with their evidence, each kind of it where it is wanted first at a device."""
+        read: set[tuple[str, Optional[Device]]] = set()
         rooted = any(finding.root for finding in found)
         for finding in found:
-            wanted = tuple(name for name in finding.wanted if name not in read)
+            device = finding.event.device
+            wanted = tuple(name for name in finding.wanted if (name, device) not in read)
             if rooted and finding.effect and not finding.root:
                 # What follows from a cause needs neither proof nor advice: the cause has them.
                 yield finding._replace(advice=())
             elif wanted and finding.level != INFO:
-                read.update(wanted)
+                read.update((name, device) for name in wanted)
                 yield finding._replace(evidence=tuple(self._evidence(finding._replace(wanted=wanted), context)))
             else:
                 yield finding
