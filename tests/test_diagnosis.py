@@ -11,7 +11,7 @@ import pytest
 from nettrace import files, reasons
 from nettrace.analyzers import Told
 from nettrace.diagnosis import _EVIDENCE, Diagnosis, Finding, of_drop
-from nettrace.event import Context, Drop, Event
+from nettrace.event import Context, Device, Drop, Event
 from nettrace.evidence import Evidence
 from nettrace.reasons import Reason
 from nettrace.rules import Rule
@@ -133,6 +133,22 @@ def test_evidence_is_read_once(traces: list[str], drops: bool, asked: dict[str, 
     assert host.asked == list(asked.items())
     proven = {finding.name: finding.evidence for finding in findings if finding.evidence}
     assert proven == {name: (Evidence("ip route", f"of {name}"),) for name in asked}
+
+
+def test_evidence_is_read_for_each_device() -> None:
+    # As when copies of a broadcast end at several.
+    host = Host()
+    diagnosis = Diagnosis(rule_of, lambda item: (), drop_of, host.evidence)
+    events = tuple(Event(at, "warn a", at, PING, device=Device(at, f"eth{at}", 7)) for at in (1, 2))
+    diagnosis.findings(Context(7, (1, 2), events, False, False))
+    assert host.asked == [("a", ("route", "a"))] * 2
+
+
+def test_what_follows_from_a_cause_gives_no_advice() -> None:
+    findings = found("error effect a", "error b", "warn c")
+    assert [(finding.name, finding.advice) for finding in findings] == [
+        ("b", ("do it",)), ("a", ()), ("c", ("do it",)),
+    ]  # fmt: skip
 
 
 def test_a_finding_still_says_what_it_wanted() -> None:
