@@ -121,18 +121,18 @@ class Diagnosis:
     def _proven(self, found: Sequence[Finding], context: Context) -> Iterable[Finding]:
         """The findings with their evidence, each kind of it where it is wanted first at a device."""
         read: set[tuple[str, Optional[Device]]] = set()
-        rooted = any(finding.root for finding in found)
+        root = next((finding for finding in found if finding.root), None)
         for finding in found:
+            follows = finding.effect or finding.event.drop is not None
+            # What follows from a cause needs no advice of its own, and what only repeats it no proof either.
+            if root is not None and not finding.root and follows and finding.event.skb == root.event.skb:
+                finding = finding._replace(advice=())
             device = finding.event.device
             wanted = tuple(name for name in finding.wanted if (name, device) not in read)
-            if rooted and finding.effect and not finding.root:
-                # What follows from a cause needs neither proof nor advice: the cause has them.
-                yield finding._replace(advice=())
-            elif wanted and finding.level != INFO:
+            if wanted and finding.level != INFO and not (root is not None and finding.effect and not finding.root):
                 read.update((name, device) for name in wanted)
-                yield finding._replace(evidence=tuple(self._evidence(finding._replace(wanted=wanted), context)))
-            else:
-                yield finding
+                finding = finding._replace(evidence=tuple(self._evidence(finding._replace(wanted=wanted), context)))
+            yield finding
 
 
 def of_drop(item: Event, name: Optional[str], reason: Optional[Reason], where: str) -> Finding:
