@@ -149,6 +149,14 @@ def test_what_follows_from_a_cause_gives_no_advice() -> None:
     assert [(finding.name, finding.advice) for finding in findings] == [
         ("b", ("do it",)), ("a", ()), ("c", ("do it",)),
     ]  # fmt: skip
+    # In the end it is dropped; by itself, a drop is the cause.
+    assert [finding.advice for finding in found("error a", drops=True)] == [("do it",), ()]
+    assert [finding.advice for finding in found(drops=True)] == [("Start it",)]
+    # A copy that ends elsewhere has another fate.
+    diagnosis = Diagnosis(rule_of, lambda item: (), drop_of, Host().evidence)
+    copy = Event(9, "kfree_skb", 2, PING, drop=Drop(0xABCD, 3))
+    _, drop = diagnosis.findings(Context(7, (1, 2), (Event(1, "error a", 1, PING), copy), False, False))
+    assert drop.advice == ("Start it",)
 
 
 def test_a_finding_still_says_what_it_wanted() -> None:
