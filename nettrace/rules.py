@@ -2,7 +2,7 @@
 
 A rule belongs to traces and says when it holds: `when: {return: {lt: 0}}`. What is compared is what the
 function returned (`return`; `verdict` if that is one of netfilter's), why a packet was dropped (`drop_reason`,
-by its name), or one of the trace's facts.
+by its name), or one of the trace's facts, with numbers, names of numbers, or another fact of the trace.
 All conditions must hold; without any, the rule always does. Of the rules of a trace the first that holds counts.
 """
 
@@ -171,11 +171,13 @@ def _conditions(item: Item, traces: list[Trace]) -> Iterable[Condition]:
                 raise value.error("the list is empty: the rule can never hold")
             if operator == "between" and len(found) != 2:
                 raise value.error("'between' needs two numbers, the lowest and the highest")
+            if operator not in ("eq", "ne", "in"):
+                if subject == REASON:
+                    raise value.error("a reason has a name: eq, ne and in compare it")
+                _check_limits(value, found, traces)
             limits = [limit for limit in found if isinstance(limit, int)]
             if operator == "between" and limits != sorted(limits):
                 raise value.error(f"nothing is between {limits[0]} and {limits[1]}: the rule can never hold")
-            if subject == REASON and operator not in ("eq", "ne", "in"):
-                raise value.error("a reason has a name: eq, ne and in compare it")
             yield Condition(subject, operator, found)
 
 
@@ -191,6 +193,13 @@ def _check_subject(subject: str, item: Item, traces: list[Trace]) -> None:
             raise item.error(
                 f"{trace.name} tells no '{subject}'{did_you_mean(subject, known)}; it has {', '.join(known)}"
             )
+
+
+def _check_limits(item: Item, limits: tuple[Value, ...], traces: list[Trace]) -> None:
+    for limit in limits:
+        told = all(limit in [name for name, _ in trace.facts] for trace in traces)
+        if isinstance(limit, str) and not _is_symbol(limit) and not told:
+            raise item.error(f"'{limit}' is no number, no name of one, and no other fact of the trace")
 
 
 def _value(item: Item, subject: str) -> Value:
@@ -262,6 +271,9 @@ class Judge:
             value = item.fact(condition.subject)
             if isinstance(value, str):
                 values = condition.values
+            else:
+                numbers = zip(values, condition.values)
+                values = tuple(item.fact(str(name)) if number is None else number for number, name in numbers)
         return value is not None and condition.holds(value, values)
 
     def _number(self, value: Value) -> Optional[Value]:

@@ -26,7 +26,7 @@ groups:
   some:
     desc: some
     traces:
-      check: {skb: 0, facts: {type: "int@1", kind: "Qdisc->ops->id"}, desc: a}
+      check: {skb: 0, facts: {type: "int@1", most: "int@2", kind: "Qdisc->ops->id"}, desc: a}
       send: {skb: 0, desc: b}
       seen: {tracepoint: "net:seen", skb: 0, desc: c}
       dropped: {tracepoint: "skb:kfree_skb", skb: 0, role: drop, desc: d}
@@ -129,6 +129,7 @@ def test_the_files_are_read_by_name_and_those_of_reasons_are_not(load: Load, tmp
             "nothing is between 5 and 1: the rule can never hold",
         ),
         (rule("a", "send", "{return: {eq: a b}}"), 3, "'a b' is no number, and no name of one"),
+        (rule("a", "check", "{type: {gt: moost}}"), 3, "'moost' is no number, no name of one, and no other fact"),
         # NULL is YAML's own word for nothing.
         (rule("a", "send", "{return: {eq: NULL}}"), 3, "text is expected, not nothing"),
         (
@@ -349,6 +350,13 @@ def test_facts_are_compared(load: Load) -> None:
     assert [name(item._replace(facts=each)) for each in told] == ["text", "text", "number", "both", "", "", ""]
     # A text is not more than a number.
     assert judged(load(rule("a", "check", "{kind: {gt: 1}}")))(item._replace(facts=(("kind", "2"),))) == ""
+
+
+def test_facts_are_compared_with_each_other(load: Load) -> None:
+    name = judged(load(rule("more", "check", "{type: {gt: most}}")))
+    item = Event(0, "check", 1, PING)
+    told = [(("type", 3), ("most", 2)), (("type", 2), ("most", 2)), (("type", 3),)]
+    assert [name(item._replace(facts=each)) for each in told] == ["more", "", ""]
 
 
 # The rules of nettrace itself.

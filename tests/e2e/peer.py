@@ -56,6 +56,13 @@ def tcp_serve(address: str, port: str) -> None:
     tell(bytes=received)
 
 
+def tcp_full(address: str, port: str) -> None:
+    """Listens with a queue for one connection, which is there, and accepts none."""
+    with socket.create_server((address, int(port)), backlog=0), socket.create_connection((address, int(port))):
+        print("ready", flush=True)
+        signal.pause()
+
+
 def tcp_send(address: str, port: str, size: str, source: str = "") -> None:
     with socket.create_connection((address, int(port)), TIMEOUT_S, (source, 0)) as connection:
         own_port = connection.getsockname()[1]

@@ -270,6 +270,17 @@ def no_neighbour_v6(net: Net) -> None:
     net.wait("UDP: ", "[fd77:2::77]:7022")
 
 
+def accept_queue_full(net: Net) -> None:
+    listener = Peer(net.server, "tcp-full", net.server.ip, "7023")
+    connecting = net.client.popen("bash", "-c", f"</dev/tcp/{net.server.ip}/7023")
+    try:
+        net.wait(":7023", "10.77.1.2")
+    finally:
+        connecting.kill()
+        connecting.communicate()
+        listener.kill()
+
+
 def no_neighbour_via(net: Net) -> None:
     route = "10.77.50.0/24 via inet6 fd77:2::78 dev rs"
     with undone(net.router, f"ip route add {route}", f"ip route del {route}"):
@@ -366,6 +377,10 @@ FAULTS: dict[str, tuple[tuple[str, ...], Callable[[Net], None], Expected]] = {
     "no-neighbour-v6": (
         (r"\] UDP: .*\[fd77:2::77\]:7022$",), no_neighbour_v6,
         Expected(("ndisc_error_report",), "neighbour", r"fd77:2::77"),
+    ),
+    "accept-queue-full": (
+        (r"10\.77\.1\.2:\d+ -> 10\.77\.2\.2:7023 .*flags:S$",), accept_queue_full,
+        Expected(("tcp_conn_request",), "accept queue", r"10\.77\.2\.2:7023: .* wait to be accepted: 1, limit 0"),
     ),
     "no-neighbour-via-v6": (
         (r"\] UDP: .*10\.77\.50\.1:7024$",), no_neighbour_via,
