@@ -124,9 +124,9 @@ class Diagnosis:
         root = next((finding for finding in found if finding.root), None)
         for finding in found:
             follows = finding.effect or finding.event.drop is not None
-            # What follows from a cause needs no advice of its own, and what only repeats it no proof either.
+            # What follows from a cause needs no words of its own for it, and what only repeats it no proof either.
             if root is not None and not finding.root and follows and finding.event.skb == root.event.skb:
-                finding = finding._replace(advice=())
+                finding = finding._replace(advice=(), doubt="")
             device = finding.event.device
             wanted = tuple(name for name in finding.wanted if (name, device) not in read)
             if wanted and finding.level != INFO and not (root is not None and finding.effect and not finding.root):

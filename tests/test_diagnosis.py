@@ -152,6 +152,9 @@ def test_what_follows_from_a_cause_gives_no_advice() -> None:
     # In the end it is dropped; by itself, a drop is the cause.
     assert [finding.advice for finding in found("error a", drops=True)] == [("do it",), ()]
     assert [finding.advice for finding in found(drops=True)] == [("Start it",)]
+    silent = Diagnosis(rule_of, lambda item: (), lambda item: of_drop(item, None, None, "x"), Host().evidence)
+    assert [bool(finding.doubt) for finding in silent.findings(context("error a", drops=True))] == [False, False]
+    assert [bool(finding.doubt) for finding in silent.findings(context(drops=True))] == [True]
     # A copy that ends elsewhere has another fate.
     diagnosis = Diagnosis(rule_of, lambda item: (), drop_of, Host().evidence)
     copy = Event(9, "kfree_skb", 2, PING, drop=Drop(0xABCD, 3))
