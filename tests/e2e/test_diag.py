@@ -489,6 +489,12 @@ def test_acknowledgements_tell_round_trips(analysed: list[Packet]) -> None:
     assert all(0 < least <= srtt + 0.001 < 5000 for srtt, least in trips)
 
 
+def test_routes_by_routers_of_both_versions(analysed: list[Packet]) -> None:
+    assert "*route: unicast via 10.77.1.1 dev c0*" in of(analysed, r"UDP: 10\.77\.1\.2:\d+ -> .*:6003").text
+    assert "*route: unicast via fd77:1::1 dev c0*" in of(analysed, r"UDP: \[fd77:1::2\]:\d+ -> .*:6004").text
+    assert "*route: unicast via fd77:2::78 dev rs*" in of(analysed, r"UDP: .*10\.77\.50\.1:7024").text
+
+
 @pytest.mark.parametrize("name", FAULTS)
 def test_the_first_finding_is_the_cause(analysed: list[Packet], name: str) -> None:
     texts, _, expected = FAULTS[name]
