@@ -513,7 +513,7 @@ MASKS = (
     (r"\+0x[0-9a-f]+", "+0xN"), (r"\b80[0-9a-f]{2}: of", "N: of"),
     (r"\b(pid|id|handle|rule|metric|over limits|dropped|waiting|or) \d+", r"\1 N"),
     (r":(3[2-9]|[4-6]\d)\d{3}\b", ":PORT"), (r"asked \d+ times", "asked N times"),
-    (r"\b(InCsumErrors|errors) \d+", r"\1 N"),
+    (r"\b(InCsumErrors|errors) \d+", r"\1 N"), (r"\b(found full|at listeners|of a listener): \d+", r"\1: N"),
 )  # fmt: skip
 GOLDEN = Path(__file__).resolve().parents[1] / "data" / "diag"
 
