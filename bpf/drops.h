@@ -3,7 +3,7 @@
  * What --drop asks of a drop beside the packet filter. Before this file come lists:
  * DROP_REASONS(X), those that the user wants, X(number) each, or if there is no such list
  * NOT_DROPS(X), those that say that nothing was dropped; NO_REASONS(X), those that do not
- * say why; NORMAL_FREES(X), see below.
+ * say why; NORMAL_FREES(X), see below; HARMLESS(X), those that healthy packets meet.
  */
 
 #define OR_IT_IS(number) || reason == number
@@ -15,6 +15,12 @@ static __always_inline bool reason_is_wanted(u32 reason)
 #else
 	return !(false NOT_DROPS(OR_IT_IS));
 #endif
+}
+
+/* Whether the packet is one that healthy hosts drop all the time. */
+static __always_inline bool reason_is_harmless(u32 reason)
+{
+	return false HARMLESS(OR_IT_IS);
 }
 
 /* Within a function: its start and size, and a protocol of layer 4 whose header has one of these values there. */

@@ -11,14 +11,14 @@
 #define FACT_REFERENCE(from, offset) (READ(u64, from, offset) & ~7ULL)
 
 #define FACTS_BEGIN                                                            \
-	static __always_inline u32 read_facts(const struct hit *hit, struct facts *facts) \
+	static __always_inline u32 read_facts(const struct hit *hit, u8 number, struct facts *facts) \
 	{                                                                      \
 		u32 slots = 0;                                                 \
 									       \
 		__builtin_memset(facts, 0, sizeof(*facts));                    \
-		facts->set = hit->facts;                                       \
+		facts->set = number;                                           \
 		facts->kind = KIND_FACTS;                                      \
-		switch (hit->facts) {
+		switch (number) {
 
 #define FACTS_OF(number) case number:
 

@@ -10,6 +10,16 @@ static __always_inline void fill_step(struct step *step, const struct hit *hit, 
 	step->slots = 1;
 }
 
+static __always_inline void fill_return(struct return_ *item, u64 value, u16 number)
+{
+	__builtin_memset(item, 0, sizeof(*item));
+	item->value = value;
+	item->number = number;
+	item->kind = KIND_RETURN;
+	item->slots = sizeof(*item) / SLOT_BYTES;
+	item->time_ns = bpf_ktime_get_ns();
+}
+
 /* Whether the packet is one that the user wants to see. */
 static __always_inline bool is_wanted(const struct hit *hit)
 {
@@ -90,11 +100,7 @@ static __always_inline void tell_return(void *ctx, const struct call *call, u64 
 	message.record.skb = call->skb;
 	message.record.flags = RECORD_RETURNED;
 	message.record.slots = sizeof(message.item) / SLOT_BYTES;
-	message.item.value = value;
-	message.item.number = call->number;
-	message.item.kind = KIND_RETURN;
-	message.item.slots = sizeof(message.item) / SLOT_BYTES;
-	message.item.time_ns = bpf_ktime_get_ns();
+	fill_return(&message.item, value, call->number);
 	submit(ctx, &message.record, sizeof(message), PLACES);
 }
 #endif

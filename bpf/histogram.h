@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* Histograms with the log-linear buckets of nettrace/histogram.py. */
 
-/* Plain bytes, as BCC compiles code for every element that a map's value has. */
+/* Behind the buckets comes the sum of the values. Plain bytes, as BCC compiles code for every element that a map's value has. */
 struct histogram {
-	u8 counts[HISTOGRAM_BUCKETS * 8] __attribute__((aligned(8)));
+	u8 counts[(HISTOGRAM_BUCKETS + 1) * 8] __attribute__((aligned(8)));
 };
 
 static __always_inline u64 histogram_bucket(u64 value)
@@ -35,4 +35,5 @@ static __always_inline void histogram_add(struct histogram *histogram, u64 value
 	asm volatile("" : "+r"(bucket));
 	if (bucket < HISTOGRAM_BUCKETS)
 		__sync_fetch_and_add((u64 *)histogram->counts + bucket, 1);
+	__sync_fetch_and_add((u64 *)histogram->counts + HISTOGRAM_BUCKETS, value);
 }

@@ -6,7 +6,7 @@
  * (OFF_*), its features (HAVE_*), the filter (FILTER_*) and the wire layout.
  */
 
-/* More than the slots that one hit can need: headers, inner ones, device, step, detail, drop. */
+/* More than the slots that one hit can need: headers, inner ones, device, step, detail, drop, return. */
 #ifdef WITH_STACK
 #define STACK_SLOTS 18
 #else
@@ -17,7 +17,7 @@
 #else
 #define FACTS_SLOTS 0
 #endif
-#define HIT_SLOTS (18 + STACK_SLOTS + FACTS_SLOTS)
+#define HIT_SLOTS (20 + STACK_SLOTS + FACTS_SLOTS)
 
 #ifdef LATENCY
 
@@ -102,8 +102,16 @@ struct hit {
 	u16 flags;
 	u8 kind;		/* KIND_STEP, KIND_STEP_TRACEPOINT */
 	u8 facts;		/* the number of the set to tell; 0: none */
-#ifdef WITH_FACTS
+#if defined(WITH_FACTS) || defined(MONITOR)
 	u64 arguments[6];	/* of the function, for the facts */
+#endif
+#ifdef MONITOR
+	u64 returned;		/* RETURNS: by the function */
+	struct facts told;	/* what the rules ask for */
+	u32 begins;		/* not 0: no trouble, but the begin of what is measured */
+	u32 is_gone;		/* the function has freed the skb */
+	u32 mark;		/* of one that is gone */
+	u32 unused3;
 #endif
 	struct place at;
 	struct place inside;	/* where the reading of headers is */

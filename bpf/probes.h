@@ -47,6 +47,31 @@ static __always_inline struct hit *place_of(u64 context)
 	return NULL;
 }
 
+/* An argument by its number. */
+static __always_inline u64 argument(struct pt_regs *ctx, u64 index)
+{
+	u64 value = 0;
+
+/* The comments tell the cases apart: the verifier wants each register read at a fixed place. */
+#define ARGUMENT(number)                                                       \
+	case number:                                                           \
+		value = ARG_##number(ctx);                                     \
+		asm volatile("# argument " #number : "+r"(value));             \
+		break
+
+	switch (index) {
+	ARGUMENT(0);
+	ARGUMENT(1);
+	ARGUMENT(2);
+	ARGUMENT(3);
+	ARGUMENT(4);
+	ARGUMENT(5);
+	}
+	return value;
+}
+
+#ifndef MONITOR
+
 /*
  * The stub's half: leaves the hit for the worker, unless there is nothing to do;
  * most hits are of packets that nobody follows.
@@ -144,28 +169,6 @@ static __always_inline void hand_over_tracepoint(struct bpf_raw_tracepoint_args 
  * flags in 16 bits, the index of the skb in 4, that of the socket plus 1 in 4,
  * whether the argument only leads to the skb in 4, and the number of the facts in 8.
  */
-static __always_inline u64 argument(struct pt_regs *ctx, u64 index)
-{
-	u64 value = 0;
-
-/* The comments tell the cases apart: the verifier wants each register read at a fixed place. */
-#define ARGUMENT(number)                                                       \
-	case number:                                                           \
-		value = ARG_##number(ctx);                                     \
-		asm volatile("# argument " #number : "+r"(value));             \
-		break
-
-	switch (index) {
-	ARGUMENT(0);
-	ARGUMENT(1);
-	ARGUMENT(2);
-	ARGUMENT(3);
-	ARGUMENT(4);
-	ARGUMENT(5);
-	}
-	return value;
-}
-
 #define KPROBE_BY_COOKIE(name)                                                 \
 	int name(struct pt_regs *ctx)                                          \
 	{                                                                      \
@@ -260,6 +263,8 @@ static __always_inline void unread_drop(void *ctx, u64 skb, u64 location, u32 re
 		unread_drop(ctx, ctx->args[skb_arg], ctx->args[location_arg], reason, 0, index, flags); \
 		return 0;                                                      \
 	}
+#endif
+
 #endif
 
 #if defined(FOLLOW) || defined(SOCKETS)

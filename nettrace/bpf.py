@@ -2,7 +2,7 @@
 
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Optional
 
@@ -64,7 +64,8 @@ class Session:
         """
         by_program: dict[Program, list[Probe]] = {}
         for probe in self._plan.probes:
-            by_program.setdefault(probe.program, []).append(probe)
+            if not probe.program.is_watch:
+                by_program.setdefault(probe.program, []).append(probe)
         # The same code, loaded as each of the types that hand over to it.
         for kind, is_tracepoint in (("kprobe", False), ("tracepoint", True)):
             if any(program.is_tracepoint == is_tracepoint and not program.is_alone for program in by_program):
@@ -79,6 +80,7 @@ class Session:
             else:
                 for probe in probes:
                     self._attach(loaded, probe)
+        self._watch([probe for probe in self._plan.probes if probe.program.is_watch])
         if not self.attached:
             reasons = "; ".join(sorted({skip.reason for skip in self.skipped})) or "no trace exists on this kernel"
             raise KernelError(f"nothing could be attached: {reasons}")
@@ -105,6 +107,15 @@ class Session:
     def entries(self, name: str) -> Iterator[tuple[bytes, bytes]]:
         """The keys and values of a hash."""
         return self._maps[name].items()
+
+    def measure_run_times(self) -> Callable[[], None]:
+        """Has the kernel measure how long programs run, until what it returns is called."""
+        measuring = syscalls.measure_run_times()
+        return lambda: os.close(measuring)
+
+    def run_time_ns(self) -> int:
+        """How long the programs ran while that was measured."""
+        return sum(syscalls.run_time(loaded)[0] for loaded in self._loaded)
 
     def stop_matching(self) -> None:
         """No packet is taken up any more; those followed already still are."""
@@ -144,12 +155,51 @@ class Session:
             table.close()
         self._loaded, self._maps, self._buffer = [], {}, None
 
-    def _load(self, name: str, kind: int) -> int:
-        fds = [self._maps[spec.name].fd for spec in self._programs.maps]
-        instructions = self._programs.programs[name].completed(fds, self._values)
-        attach_type = syscalls.KPROBE_MULTI if self._multi and kind == syscalls.KPROBE else 0
+    def _watch(self, probes: Sequence[Probe]) -> None:
+        """Loads and attaches a program for each of these probes."""
+        modules = {probe.btf.module for probe in probes if probe.btf is not None and probe.btf.module}
+        types = syscalls.types_of_modules(modules)
         try:
-            loaded = syscalls.load_program(kind, name, instructions, attach_type)
+            for probe in probes:
+                if probe.btf is not None and probe.btf.module and probe.btf.module not in types:
+                    self.skipped.append(Skipped(probe.trace, f"the kernel has no types of {probe.btf.module} any more"))
+                    continue
+                try:
+                    loaded = self._load_watch(probe, types)
+                    if probe.program.is_tracing:
+                        self._links.append(syscalls.attach_tracing(loaded))
+                        self.attached += 1
+                    elif self._multi and not probe.program.is_tracepoint:
+                        self._attach_at_once(loaded, probe.program, [probe])
+                    else:
+                        self._attach(loaded, probe)
+                except OSError as error:
+                    self._skip(probe, error)
+        finally:
+            for handle in types.values():
+                os.close(handle)
+
+    def _load_watch(self, probe: Probe, types: Mapping[str, int]) -> int:
+        assert probe.numbers is not None
+        numbers = [int(number) for number in probe.numbers]
+        if probe.btf is None:
+            return self._load(probe.program.name, _kind(probe.program), numbers)
+        attach_type = syscalls.FEXIT if probe.program.kind == "fexit" else syscalls.FENTRY
+        described = types.get(probe.btf.module, 0)
+        return self._load(
+            probe.program.name, syscalls.TRACING, numbers, attach_type, probe.btf.number, described
+        )  # fmt: skip
+
+    def _load(
+        self, name: str, kind: int, numbers: Sequence[int] = (), attach_type: int = 0, function: int = 0, types: int = 0
+    ) -> int:
+        """Loads a program; numbers: behind those of the filter."""
+        fds = [self._maps[spec.name].fd for spec in self._programs.maps]
+        instructions = self._programs.programs[name].completed(fds, [*self._values, *numbers])
+        if self._multi and kind == syscalls.KPROBE:
+            attach_type = syscalls.KPROBE_MULTI
+        try:
+            loaded = syscalls.load_program(kind, name, instructions, attach_type, function, types)
         except Refused as error:
             raise BpfError("load", f"the kernel refused the program {name}: {error}", error.log) from error
         self._loaded.append(loaded)

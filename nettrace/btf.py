@@ -240,6 +240,10 @@ class Btf:
             self._prototypes[function] = None if type_id is None else self._prototype(type_id, skip=0)
         return self._prototypes[function]
 
+    def function(self, name: str) -> Optional[int]:
+        """The number by which the kernel knows a function's type; None if it is not described."""
+        return self._find(name, _FUNC)
+
     def functions_with(self, type_text: str) -> dict[str, int]:
         """The functions that take a "struct x *" (or "**"), and the place of the first such parameter.
 

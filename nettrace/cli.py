@@ -7,7 +7,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -16,11 +18,13 @@ from typing import TYPE_CHECKING, Optional, Protocol
 from . import (
     coverage,
     drops,
+    event,
     evidence,
     explain,
     files,
     filters,
     live,
+    metrics,
     netns,
     options,
     pcap,
@@ -31,13 +35,14 @@ from . import (
     sinks,
     source,
     tree,
+    trouble,
 )
 from .errors import BpfError, KernelError, NettraceError, UsageError
 from .filters import PacketFilter
 from .histogram import Histogram
 from .kernel import Kernel, check, check_user
 from .latency import edge_of, latency_text
-from .plan import Plan, Skipped
+from .plan import Plan, Skipped, Wishes
 from .rules import Rules
 from .run import Run, Table, totals, wall_offset_ns
 from .selection import Selection
@@ -56,6 +61,8 @@ INTERRUPTED = 130
 PEERS_MAX = 1024
 # Where a table is all that is printed, nothing is said of single events.
 _NO_RULES = Rules(())
+# The ring of --monitor, which sends little.
+MONITOR_PAGES = 256
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -100,7 +107,9 @@ def _main(asked: argparse.Namespace) -> int:
         return _drop(asked, traces, kernel, packet_filter)
     if asked.rtt:
         return _rtt(asked, traces, kernel, packet_filter)
-    if not asked.sock and (packet_filter.srtt_us or packet_filter.min_rtt_us):
+    if asked.monitor:
+        return _monitor(asked, traces, kernel, packet_filter)
+    if not asked.sock and not asked.monitor and (packet_filter.srtt_us or packet_filter.min_rtt_us):
         raise UsageError("--filter-srtt and --filter-minrtt are about sockets: give --sock, --rtt or --rtt-detail too")
     narrowed = asked.trace is not None and "all" not in [word.strip() for word in asked.trace.split(",")]
     if packet_filter.is_empty and not narrowed and asked.count is None and not asked.force:
@@ -191,6 +200,77 @@ def _rtt(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel, packet_fi
     )  # fmt: skip
 
 
+def _monitor(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel, packet_filter: PacketFilter) -> int:
+    """--monitor: what tells of trouble, and only when it does."""
+    if not asked.print_bpf:
+        check(kernel)
+    meanings = rules.load(files.RULES, traces)
+    watched = selection.choose_monitored(traces, kernel, trace=asked.trace, exclude=asked.trace_exclude)
+    has_rtt_limit = bool(packet_filter.srtt_us or packet_filter.min_rtt_us)
+    timed = plan.TIMED if asked.metrics is not None else (plan.RTT_FUNCTION,) if has_rtt_limit else ()
+    multi = _multi(asked.backend, kernel)
+    what = plan.make_monitor(
+        watched, kernel, meanings.need_return, meanings.ask_verdict,
+        tracing=kernel.features.tracing and asked.backend == "auto",
+        timed=[trace for trace in traces.traces() if trace.name in timed],
+    )  # fmt: skip
+    settings = Settings(
+        follow=False,
+        ringbuf=kernel.features.ringbuf and not asked.perf_buffer,
+        detail=_with_detail(asked),
+        count_hits=asked.func_stats,
+        trouble=trouble.c_text(what, live.judge(kernel, what, meanings), live.return_types(kernel, what)),
+        drops=drops.choose(kernel, count=True, harmless=live.harmless_reasons()),
+        count_rtt=bool(timed),
+        tracked_max=1,
+        ringbuf_pages=MONITOR_PAGES,
+    )
+    # Whether it can listen is to be known before anything is compiled.
+    way = None if asked.metrics is None or asked.print_bpf else metrics.exporter(asked.metrics)
+    return _run(asked, kernel, Selection(watched, Wishes()), what, settings, packet_filter, multi, meanings, way=way)
+
+
+def _counted(session: "Session", run: Run, what: Plan, kernel: Kernel) -> metrics.Counted:
+    """What --metrics tells."""
+    hits: Counter[str] = Counter()
+    for (kind, where), count in session.hits().items():
+        hits[run.trace(kind, where)] += count
+    watched = {probe.trace.name for probe in what.probes if probe.trace.monitor}
+    lookups = live.lookups(kernel, what)
+    return metrics.Counted(
+        drops=metrics.totals_by_place(
+            session.drops(), lookups.reason, lambda place: sinks.place_in_code(place, lookups.symbol), event.NO_REASON
+        ),
+        hits={trace: hits[trace] for trace in watched},
+        counters=totals(session.counters()),
+        round_trips=Histogram.from_bytes(session.value("rtt_histograms", source.RTT_HISTOGRAMS.index("sample"))),
+        transits={
+            direction: Histogram.from_bytes(session.value("transit_histograms", number - 1))
+            for number, direction in plan.DIRECTIONS.items()
+        },
+        attached=len(watched - {skip.trace.name for skip in session.skipped}),
+        skipped=len(what.skipped) + len(session.skipped),
+    )  # fmt: skip
+
+
+@contextmanager
+def _exported(
+    way: Optional[metrics.Exporter], session: "Session", run: Run, what: Plan, kernel: Kernel
+) -> Iterator[None]:
+    """Metrics leave by this way, for the time of a with block."""
+    if way is None:
+        yield
+        return
+    cost = metrics.Cost(session.measure_run_times, session.run_time_ns)
+
+    def render() -> str:
+        return metrics.text(metrics.families(_counted(session, run, what, kernel), kernel.release, cost.ratio))
+
+    with way.exported(render, cost.tick):
+        yield
+    cost.stop()
+
+
 def _check_rtt(what: Plan) -> None:
     """Raises KernelError if round trips cannot be read."""
     if any(probe.program.kind == "function_return" for probe in what.probes):
@@ -220,6 +300,7 @@ def _check_matching(what: Plan, selected: Selection) -> None:
 def _run(
     asked: argparse.Namespace, kernel: Kernel, selected: Selection, what: Plan, settings: Settings,
     packet_filter: PacketFilter, multi: bool, meanings: Rules, table: Optional[Table] = None,
+    way: Optional[metrics.Exporter] = None,
 ) -> int:  # fmt: skip
     from .bpf import Session
 
@@ -253,7 +334,8 @@ def _run(
             min_latency_ns=packet_filter.min_latency_ns, table=table,
         )  # fmt: skip
         meanwhile = evidence.prepare if asked.diag else None
-        return _attend(session, run, what, verbose=asked.verbose, started=started, meanwhile=meanwhile)
+        with _exported(way, session, run, what, kernel):
+            return _attend(session, run, what, verbose=asked.verbose, started=started, meanwhile=meanwhile)
 
 
 def _drop(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel, packet_filter: PacketFilter) -> int:

@@ -124,7 +124,7 @@ class Decoder:
             elif kind == event.FACTS:
                 events[-1] = events[-1]._replace(facts=self._told(raw, at))
             else:
-                raise StreamError("a return comes among steps")
+                events[-1] = events[-1]._replace(returned=_returned(raw, at)[1])
             at += length * event.SLOT_BYTES
         return tuple(events)
 

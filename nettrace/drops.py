@@ -1,6 +1,6 @@
 """What --drop shows of the kernel's drops: which reasons, and which frees that are no drops it leaves out."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple, Optional
 
@@ -101,6 +101,7 @@ class Drops:
     reasons: tuple[int, ...] = ()  # only these; empty: all but `no_drops`
     no_drops: tuple[int, ...] = ()  # reasons that say that nothing was dropped
     no_reasons: tuple[int, ...] = ()  # reasons that do not say why
+    harmless: tuple[int, ...] = ()  # reasons that healthy packets meet
     normal_frees: tuple[_Range, ...] = ()
     count: bool = False  # only how many there are is told, by reason and place
     unread: bool = False  # no program may read the kernel's memory
@@ -112,6 +113,7 @@ class Drops:
         if self.reasons:
             lines.append("#define DROP_REASONS(X)" + "".join(f" X({number:#x})" for number in self.reasons))
         lines.append("#define NOT_DROPS(X)" + "".join(f" X({number:#x})" for number in self.no_drops))
+        lines.append("#define HARMLESS(X)" + "".join(f" X({number:#x})" for number in self.harmless))
         lines.append("#define NO_REASONS(X)" + "".join(f" X({number:#x})" for number in self.no_reasons))
         frees = [
             f" X({start:#x}, {size:#x}, {free.protocol}, {free.offset}, {free.mask:#x}, {value:#x})"
@@ -123,13 +125,17 @@ class Drops:
         return "\n".join(lines) + "\n"
 
 
-def choose(kernel: Kernel, *, reasons: Optional[str], count: bool, unread: bool) -> Drops:
+def choose(
+    kernel: Kernel, *, reasons: Optional[str] = None, count: bool = False, unread: bool = False,
+    harmless: Collection[str] = (),
+) -> Drops:  # fmt: skip
     """What is asked of drops on this kernel; `reasons` as the user gives them, names with commas."""
     numbers = {name: number for number, name in kernel.drop_reasons.items()}
     return Drops(
         reasons=() if reasons is None else _reasons(kernel, reasons),
         no_drops=tuple(numbers[name] for name in _NO_DROPS if name in numbers),
         no_reasons=tuple(numbers[name] for name in NO_REASONS if name in numbers),
+        harmless=tuple(number for name, number in numbers.items() if name in harmless),
         normal_frees=() if unread else _normal_frees(kernel),
         count=count,
         unread=unread,

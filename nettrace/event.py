@@ -5,8 +5,8 @@ one slot or more; the first one ends with its kind and its length in slots. A `s
 hit of a probe; the items after it, up to the next step, belong to it. A `packet` item comes
 before the step that first saw these headers, and holds until the next one; so does a `device`
 item. What a packet carries (tunnels, ICMP errors) is an `inner` item behind its `packet`.
-A function's return is a message of its own, as its packet may be gone by then, or be at
-work on another CPU.
+A followed packet's function returns in a message of its own, as the packet may be gone by then, or be at
+work on another CPU; where hits stand for themselves, the return is an item of the hit.
 """
 
 import struct

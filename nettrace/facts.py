@@ -69,6 +69,16 @@ class Fact(NamedTuple):
         return number - (1 << bits) if self.signed and number >> bits - 1 else number
 
 
+def words_before(facts: Sequence[Fact], name: str) -> tuple[int, Fact]:
+    """The fact of this name in a set, and behind how many words it is; KeyError if there is none."""
+    word = 0
+    for fact in facts:
+        if fact.name == name:
+            return word, fact
+        word += fact.words
+    raise KeyError(name)
+
+
 def is_path(text: str) -> bool:
     """Whether it is written as a fact must be."""
     return all(_PATH.fullmatch(path) or _VALUE.fullmatch(path) for path in text.split("|"))

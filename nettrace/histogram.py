@@ -13,7 +13,7 @@ _BITS = 4  # of the 2^4 parts that a power of two is divided into
 _VALUE_BITS = 40  # larger values count as the largest one
 _PARTS = 1 << _BITS
 BUCKETS = (_VALUE_BITS - _BITS + 1) << _BITS
-BYTES = BUCKETS * 8
+BYTES = (BUCKETS + 1) * 8  # behind the buckets comes the sum of the values
 
 _BAR = 40
 
@@ -50,12 +50,14 @@ class Histogram:
     """How often values were counted, by bucket."""
 
     counts: tuple[int, ...]
+    sum: int = 0  # of the values
 
     @classmethod
     def from_bytes(cls, *raw: bytes) -> "Histogram":
         """The sum of what maps hold: for each CPU, or each map, one histogram after the other."""
         numbers = array("Q", b"".join(raw))
-        return cls(tuple(sum(numbers[number::BUCKETS]) for number in range(BUCKETS)))
+        sums = [sum(numbers[number :: BUCKETS + 1]) for number in range(BUCKETS + 1)]
+        return cls(tuple(sums[:-1]), sums[-1])
 
     @property
     def total(self) -> int:

@@ -33,6 +33,7 @@ _NO_MODULES = frozenset((b"bpf", b"__builtin__ftrace", b"__builtin__kprobes"))
 _CLOCK_MONOTONIC_COARSE = 6
 # No function is this long: an address this far behind a symbol lies outside of all functions.
 _FUNCTION_BYTES_MAX = 1 << 20
+_LAST_BYTES_MAX = 1 << 12
 
 _FIELD = re.compile(r"\tfield:(?P<declaration>[^;]+);\toffset:(\d+);\tsize:(\d+);(?:\tsigned:([01]);)?")
 _EVENT_ID = re.compile(r"^ID: ([0-9]+)$", re.MULTILINE)
@@ -143,8 +144,6 @@ class Symbols:
         if end == 0 or self.hidden:
             return None
         start = int(table[end - 1][:_ADDRESS_END], 16)
-        if address - start >= _FUNCTION_BYTES_MAX:
-            return None
         # Of several names of one place, the first one, as the kernel does.
         first = end - 1
         while first > 0 and table[first - 1][:_ADDRESS_END] == table[end - 1][:_ADDRESS_END]:
@@ -153,6 +152,9 @@ class Symbols:
         size = None
         if end < len(table) and _name_and_module(table[end])[1] == module:
             size = int(table[end][:_ADDRESS_END], 16) - start
+        # The last function of a module has no end here: what is far behind it may be of another that came later.
+        if address - start >= (_FUNCTION_BYTES_MAX if size is not None or not module else _LAST_BYTES_MAX):
+            return None
         return Symbol(name, address - start, size, module)
 
     @functools.cached_property
@@ -229,6 +231,14 @@ class Features:
     kprobe_multi: bool  # one call attaches a program to many functions
     drop_reasons: bool
     module_btf: bool
+    tracing: bool  # fentry and fexit
+
+
+class FunctionType(NamedTuple):
+    """By what the kernel knows a function's type."""
+
+    number: int
+    module: str  # whose types it is of; empty: the kernel's own
 
 
 class Kernel:
@@ -238,6 +248,7 @@ class Kernel:
         self._root = root
         self._btf = btf or root / "sys/kernel/btf/vmlinux"
         self._module_btf: dict[str, Optional[Btf]] = {}
+        self._modules: Optional[str] = None  # that were loaded when the symbols were read
         self._tracepoints: dict[str, Optional[Tracepoint]] = {}
 
     @functools.cached_property
@@ -261,9 +272,20 @@ class Kernel:
                 self._module_btf[module] = None
         return self._module_btf[module]
 
+    def function_at(self, address: int) -> Optional[Symbol]:
+        """The function that contains an address, also of a module that came later."""
+        found = self.symbols.lookup(address)
+        modules = self._read("proc/modules")
+        if found is None and modules != self._modules:
+            self._modules = modules
+            del self.symbols
+            found = self.symbols.lookup(address)
+        return found
+
     @functools.cached_property
     def symbols(self) -> Symbols:
         """The kernel's functions and their addresses."""
+        self._modules = self._modules or self._read("proc/modules")
         try:
             return Symbols((self._root / "proc/kallsyms").read_bytes())
         except OSError:
@@ -279,6 +301,13 @@ class Kernel:
             types = self.module_btf(module) if module else None
             prototype = None if types is None else types.prototype(name)
         return prototype
+
+    def function_type(self, function: str) -> Optional[FunctionType]:
+        """By what the kernel knows a function's type; None if it does not."""
+        module = self.symbols.module(function)
+        types = self.module_btf(module) if module else self.btf
+        number = None if types is None else types.function(function)
+        return None if number is None else FunctionType(number, module)
 
     def types_of(self, function: str) -> Types:
         """The types that a function of the kernel or of a loaded module is compiled with, as far as they are known."""
@@ -398,6 +427,8 @@ class Kernel:
             and self.symbols.resolve("register_fprobe_ips") is not None,
             drop_reasons=bool(self.drop_reasons),
             module_btf=any(name != "vmlinux" for name in self._list("sys/kernel/btf")),
+            # Linux commit fec56f5890d9 (5.5).
+            tracing=self.btf.enum_value("bpf_attach_type", "BPF_TRACE_FEXIT") is not None,
         )
 
     @functools.cached_property

@@ -1,6 +1,7 @@
 """What the running host knows of a run's events: names for numbers, and what they mean."""
 
 import functools
+from collections.abc import Callable
 from typing import Optional
 
 from . import analyzers, drops, files, meaning, netns, reasons
@@ -18,22 +19,18 @@ from .sinks import Lookups, place_in_code
 
 def diagnosis(kernel: Kernel, what: Plan, meanings: Rules, evidence_s: float) -> Diagnosis:
     """What says what the events of a run mean."""
-    functions = _functions(what)
-
-    def returns(trace: str) -> Optional[str]:
-        return kernel.return_type(functions[trace]) if trace in functions else None
 
     def drop(item: Event) -> Optional[Finding]:
         assert item.drop is not None
         name = None if item.drop.reason is None else kernel.drop_reason(item.drop.reason)
-        symbol = kernel.symbols.lookup(item.drop.location)
+        symbol = kernel.function_at(item.drop.location)
         if symbol is not None and drops.is_normal_free(symbol.name, item.packet, name):
             return None
-        where = place_in_code(item.drop.location, kernel.symbols.lookup)
+        where = place_in_code(item.drop.location, kernel.function_at)
         return of_drop(item, name, None if name is None else _reasons().drop(name), where)
 
     def symbol(address: int) -> str:
-        found = kernel.symbols.lookup(address)
+        found = kernel.function_at(address)
         return hex(address) if found is None else found.name
 
     def told(item: Event) -> tuple[Told, ...]:
@@ -45,8 +42,29 @@ def diagnosis(kernel: Kernel, what: Plan, meanings: Rules, evidence_s: float) ->
     def reset_reason(value: int) -> str:
         return kernel.enum_names("sk_rst_reason").get(value, str(value)).replace("SK_RST_REASON_", "", 1)
 
-    judge = Judge(meanings, functools.cache(returns), kernel.enum_names, kernel.drop_reason)
-    return Diagnosis(judge.rule, told, drop, Prover(netns.current(), evidence_s).evidence, deciding)
+    judged = judge(kernel, what, meanings).rule
+    return Diagnosis(judged, told, drop, Prover(netns.current(), evidence_s).evidence, deciding)
+
+
+def judge(kernel: Kernel, what: Plan, meanings: Rules) -> Judge:
+    """What says which rule an event meets."""
+    return Judge(meanings, return_types(kernel, what), kernel.enum_names, kernel.drop_reason)
+
+
+def return_types(kernel: Kernel, what: Plan) -> Callable[[str], Optional[str]]:
+    """What tells the C type that the function of a trace returns."""
+    functions = _functions(what)
+
+    @functools.cache
+    def returns(trace: str) -> Optional[str]:
+        return kernel.return_type(functions[trace]) if trace in functions else None
+
+    return returns
+
+
+def harmless_reasons() -> frozenset[str]:
+    """The reasons of drops that healthy packets meet, by all their names."""
+    return frozenset(name for name, reason in _reasons().drops.items() if reason.level == "info")
 
 
 def lookups(kernel: Kernel, what: Plan) -> Lookups:
@@ -64,7 +82,7 @@ def lookups(kernel: Kernel, what: Plan) -> Lookups:
 
     traces = [probe.trace for probe in what.probes]
     return Lookups(
-        symbol=kernel.symbols.lookup,
+        symbol=kernel.function_at,
         reason=kernel.drop_reason,
         meaning=drop_meaning,
         returned=returned,

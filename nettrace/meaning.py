@@ -18,12 +18,12 @@ _UNSIGNED_64 = (1 << 64) - 1
 _PACKET = "struct sk_buff *"
 _DROP_REASON = "skb_drop_reason"
 # The widths in bits of what C calls integers, and the kernel's names of them.
-_SIGNED = {
+SIGNED_BITS = {
     "char": 8, "signed char": 8, "s8": 8, "__s8": 8, "short int": 16, "s16": 16, "__s16": 16,
     "int": 32, "s32": 32, "__s32": 32, "pid_t": 32,
     "long int": 64, "long long int": 64, "s64": 64, "__s64": 64, "ssize_t": 64, "ktime_t": 64,
 }  # fmt: skip
-_UNSIGNED = {
+UNSIGNED_BITS = {
     "unsigned char": 8, "u8": 8, "__u8": 8, "short unsigned int": 16, "u16": 16, "__u16": 16, "__be16": 16,
     "__sum16": 16, "unsigned int": 32, "u32": 32, "__u32": 32, "__be32": 32, "__wsum": 32, "gfp_t": 32,
     "long unsigned int": 64, "long long unsigned int": 64, "u64": 64, "__u64": 64, "__be64": 64, "size_t": 64,
@@ -103,10 +103,10 @@ def return_text(
         known = _known(name, number, enum_names, drop_reason)
         if known is not None:
             return known
-    if type_text in _UNSIGNED:
-        return str(value & (1 << _UNSIGNED[type_text]) - 1)
-    if type_text in _SIGNED:
-        return _number(_signed(value, _SIGNED[type_text]))
+    if type_text in UNSIGNED_BITS:
+        return str(value & (1 << UNSIGNED_BITS[type_text]) - 1)
+    if type_text in SIGNED_BITS:
+        return _number(_signed(value, SIGNED_BITS[type_text]))
     # Of a type that says nothing: an address if it looks like one.
     return _number(number) if value >> 32 in (0, 0xFFFFFFFF) else f"0x{value:x}"
 
@@ -120,9 +120,9 @@ def number(type_text: str, value: int) -> int:
         return value
     if type_text in ("bool", "_Bool"):
         return value & 0xFF
-    if type_text in _UNSIGNED:
-        return value & (1 << _UNSIGNED[type_text]) - 1
-    return _signed(value, _SIGNED.get(type_text, 32))
+    if type_text in UNSIGNED_BITS:
+        return value & (1 << UNSIGNED_BITS[type_text]) - 1
+    return _signed(value, SIGNED_BITS.get(type_text, 32))
 
 
 def verdict(value: int) -> int:

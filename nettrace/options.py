@@ -55,6 +55,10 @@ _NOT_WITH_SOCKETS = (
 _NOT_WITH_RTT = (
     "trace", "trace_exclude", "trace_stack", "stack", "func_stats", "detail", "output", "date",
 )  # fmt: skip
+_NOT_WITH_MONITOR = (
+    *_NOT_WITH_BASIC, "basic", "diag", "drop", "latency", "latency_summary", "sock", "rtt", "rtt_detail",
+    "trace_matcher", "trace_free", "trace_stack", "stack",
+)  # fmt: skip
 _SOCKET_COLUMNS = ("id", "cpu", "netns", "pid", "group", "mark")
 # What --inner is about.
 _HEADERS = ("saddr", "daddr", "addr", "sport", "dport", "port", "proto", "tcp_flags", "pkt_len")
@@ -135,6 +139,9 @@ def _check(options: argparse.Namespace) -> None:
     _check_drop(options)
     _check_latency(options)
     _check_sockets(options)
+    options.monitor |= options.metrics is not None
+    if options.monitor:
+        _refuse(options, _NOT_WITH_MONITOR, "--monitor, which waits for trouble")
     if options.basic:
         _refuse(options, _NOT_WITH_BASIC, "--basic, which follows no packet")
     if options.func_stats:
@@ -256,6 +263,13 @@ def _add_modes(group: argparse._ArgumentGroup) -> None:
     add("--drop-stat", action="store_true", help="--drop, and only how many there are, in a table every second")
     add("--latency", action="store_true", help="a line a packet: how long it took from the first trace to the last")
     add("--latency-summary", action="store_true", help="how long packets took, and where: two tables, every second")
+    add(
+        "--monitor", action="store_true", help="wait for trouble, a line each: drops, resets, retransmissions, refusals"
+    )
+    add(
+        "--metrics", metavar="PORT|FILE",
+        help="--monitor, and its counters for Prometheus: at a port (of loopback, or ADDRESS:PORT) or in a file",
+    )  # fmt: skip
     add("--explain", metavar="NAME", help="tell what a trace, drop reason, reset reason or rule means, and exit")
     add("--sock", action="store_true", help="what happens to sockets, and their state")
     add("--rtt", action="store_true", help="round trips of TCP: how many took how long, every second")

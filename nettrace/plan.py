@@ -7,7 +7,7 @@ from typing import NamedTuple, Optional
 from . import facts, layouts
 from .btf import Param, Prototype
 from .facts import Fact
-from .kernel import ABSENT, Kernel
+from .kernel import ABSENT, FunctionType, Kernel
 from .layouts import Types
 from .tree import REGISTER_ARGUMENTS, Trace
 
@@ -37,6 +37,19 @@ ONLY_SOCKET = "has no packet, only a socket: it is for --sock"
 RTT_FUNCTION = "tcp_ack_update_rtt"
 _RTT_ARGUMENTS = {2: "seq_rtt_us", 3: "sack_rtt_us", 5: "rs"}
 
+# Where --metrics begins and ends to measure how long packets are in the stack: on their way in from the driver to
+# the transport protocol, out from the queueing discipline to the driver.
+IN, OUT = 1, 2
+DIRECTIONS = {IN: "in", OUT: "out"}
+_TRANSIT_BEGINS = {"netif_rx": IN, "napi_gro_receive_entry": IN, "net_dev_queue": OUT}
+_TRANSIT_ENDS = {"tcp_v4_rcv": IN, "tcp_v6_rcv": IN, "udp_rcv": IN, "udpv6_rcv": IN, "net_dev_start_xmit": OUT}
+
+# The traces that measure time for --metrics.
+TIMED = (RTT_FUNCTION, *_TRANSIT_BEGINS, *_TRANSIT_ENDS)
+
+# In place of an argument's index, as bpf/watch.h has it.
+NO_ARGUMENT = 15
+
 # How many of the skbs that a segmentation returns are followed: 64 KiB in 1,000-byte pieces.
 SEGMENTS_MAX = 64
 
@@ -50,11 +63,19 @@ MARKS = {
 HOOK_FUNCTIONS = tuple(f"function{number}" for number in range(8))
 
 
+# Kinds of programs whose C function is not called after them.
+_SAME_CODE = {
+    "fentry": "watch", "fexit": "watch", "watch_tracepoint": "watch",
+    "watch_call": "watch_function", "watch_return": "watch_function",
+}  # fmt: skip
+
+
 class Program(NamedTuple):
     """A BPF program, shared by all functions that differ in nothing it needs to know."""
 
-    # "kprobe", "kprobe_by_cookie", "function_return", "tracepoint", "drop", "drop_record", "drop_arguments", and those
-    # of bpf/nft.h
+    # "kprobe", "kprobe_by_cookie", "function_return", "tracepoint", "drop", "drop_record", "drop_arguments", those
+    # of bpf/nft.h, and of bpf/watch.h: "fentry", "fexit", "watch_tracepoint", "watch_call", "watch_entry",
+    # "watch_return"
     kind: str
     skb: int = 0  # index of the argument
     sk: Optional[int] = None
@@ -76,7 +97,9 @@ class Program(NamedTuple):
 
     @property
     def name(self) -> str:
-        """A C identifier, other for every program."""
+        """A C identifier, other for every program but those that are the same code."""
+        if self.kind in _SAME_CODE:
+            return _SAME_CODE[self.kind]
         words = [self.kind]
         for field, value in zip(self._fields[1:], self[1:]):
             if value is not None and value is not False and value != Program._field_defaults[field]:
@@ -91,7 +114,7 @@ class Program(NamedTuple):
     @property
     def is_tracepoint(self) -> bool:
         """Attached to a tracepoint, not to a function."""
-        return self.kind in ("tracepoint", "drop") or self.is_alone
+        return self.kind in ("tracepoint", "drop", "watch_tracepoint") or self.is_alone
 
     @property
     def is_alone(self) -> bool:
@@ -99,14 +122,44 @@ class Program(NamedTuple):
         return self.kind in ("drop_record", "drop_arguments")
 
     @property
+    def is_tracing(self) -> bool:
+        """Called by the kernel with a function's arguments, from the function itself."""
+        return self.kind in ("fentry", "fexit")
+
+    @property
+    def is_watch(self) -> bool:
+        """Of bpf/watch.h, loaded for each function by itself."""
+        return self.is_tracing or self.kind.startswith("watch_")
+
+    @property
     def is_return(self) -> bool:
         """Attached to the return of a function."""
-        return self.kind in ("function_return", "nft_eval_return")
+        return self.kind in ("function_return", "nft_eval_return", "watch_return")
 
     @property
     def ends_packets(self) -> bool:
         """A packet is gone after its hit."""
         return self.frees or self.ends
+
+
+class Watched(NamedTuple):
+    """What a program of bpf/watch.h is told of its function: PROBE_* there."""
+
+    where: int = 0  # the low half of its address; of a tracepoint its number in the plan
+    skb: int = NO_ARGUMENT  # index of the argument
+    sk: int = NO_ARGUMENT
+    deref: bool = False
+    arguments: int = 0  # how many there are
+    returns: bool = False  # what it returned is asked for
+    facts: int = 0  # as for Program
+    rules: int = 0  # which case of is_trouble()
+    is_rtt: bool = False  # it is the one that learns of round trips
+    is_tracepoint: bool = False
+    verdict: bool = False  # it returns one of netfilter's
+    location: int = NO_ARGUMENT  # index of the argument that tells where a packet was dropped
+    reason: int = NO_ARGUMENT  # likewise why
+    begins: int = 0  # IN or OUT: here it begins to be measured how long that takes
+    ends: int = 0  # likewise
 
 
 class Probe(NamedTuple):
@@ -116,6 +169,8 @@ class Probe(NamedTuple):
     target: str
     program: Program
     cookie: int = 0  # kprobe_by_cookie: what the program must know of this function; drop_record: perf's number of it
+    numbers: Optional[Watched] = None  # of programs of bpf/watch.h
+    btf: Optional[FunctionType] = None  # fentry, fexit: by which the kernel knows the function
 
 
 class Skipped(NamedTuple):
@@ -230,6 +285,98 @@ def make_sockets(traces: Iterable[Trace], kernel: Kernel, wishes: Wishes = Wishe
         except _Missing as why:
             skipped.append(Skipped(trace, str(why)))
     return Plan(tuple(probes), tuple(skipped), ())
+
+
+def make_monitor(
+    traces: Iterable[Trace], kernel: Kernel, need_return: Collection[str], verdicts: Collection[str], *,
+    tracing: bool, timed: Iterable[Trace] = (),
+) -> Plan:  # fmt: skip
+    """Plans probes that tell only of trouble.
+
+    need_return: the traces whose rules ask what the function returned; verdicts: those that take it for one of
+    netfilter's. tracing: whether functions may be probed by
+    fentry and fexit. timed: traces that measure time, of TIMED.
+    """
+    probes: list[Probe] = []
+    skipped: list[Skipped] = []
+    tracepoints: list[Trace] = []
+    sets: dict[tuple[Fact, ...], int] = {}
+    watched = [*traces, *timed]
+    kernel.btf.expect(function for trace in watched for function in trace.functions)
+    for number, trace in enumerate(watched, 1):
+        begins, ends = (_TRANSIT_BEGINS.get(trace.name, 0), _TRANSIT_ENDS.get(trace.name, 0))
+        try:
+            if trace.tracepoint is not None:
+                found = [_watched_tracepoint(trace, kernel, number, len(tracepoints), sets)]
+                tracepoints.append(trace)
+            else:
+                returns = (trace.name in need_return and not ends) or trace.name == RTT_FUNCTION
+                found = _watched(trace, kernel, number, returns, tracing, sets)
+        except _Missing as why:
+            skipped.append(Skipped(trace, str(why)))
+            continue
+        for probe in found:
+            assert probe.numbers is not None
+            numbers = probe.numbers._replace(begins=begins, ends=ends, verdict=trace.name in verdicts)
+            probes.append(probe._replace(numbers=numbers))
+    return Plan(tuple(probes), tuple(skipped), tuple(tracepoints), tuple(sets))
+
+
+def _watched_tracepoint(
+    trace: Trace, kernel: Kernel, number: int, index: int, sets: dict[tuple[Fact, ...], int]
+) -> Probe:
+    event, program = _tracepoint(trace, kernel, Wishes(), index, sets)
+    prototype = kernel.btf.tracepoint(event)
+    assert prototype is not None
+    numbers = Watched(
+        where=index, skb=program.skb, sk=NO_ARGUMENT if trace.sk is None else trace.sk,
+        arguments=min(len(prototype.params), REGISTER_ARGUMENTS), facts=program.facts, rules=number,
+        is_tracepoint=True,
+    )  # fmt: skip
+    if program.kind == "drop":
+        numbers = numbers._replace(location=program.location, reason=program.reason or NO_ARGUMENT)
+    return Probe(trace, event, Program("watch_tracepoint"), numbers=numbers)
+
+
+def _watched(
+    trace: Trace, kernel: Kernel, number: int, returns: bool, tracing: bool, sets: dict[tuple[Fact, ...], int]
+) -> list[Probe]:
+    symbol, function = _symbol(trace, kernel)
+    prototype = kernel.prototype(function)
+    is_rtt = trace.name == RTT_FUNCTION
+    if is_rtt and not _takes_samples(prototype):
+        raise _Missing("its arguments are not those that nettrace knows")
+    if returns and prototype is not None and prototype.returns == "void":
+        raise _Missing("on this kernel it returns nothing")
+    skb, deref, sk = _watched_arguments(trace, prototype)
+    types = kernel.types_of(function) if trace.nft is None else kernel.types_of(layouts.NFT_CORE)
+    told = _facts(trace, prototype, types, Wishes(), sets)[0]
+    numbers = Watched(
+        where=(kernel.symbols.address(symbol) or 0) & 0xFFFFFFFF, skb=skb, sk=sk,
+        deref=deref, arguments=0 if prototype is None else len(prototype.params), returns=returns, facts=told,
+        rules=number, is_rtt=is_rtt,
+    )  # fmt: skip
+    known = kernel.function_type(function) if tracing and symbol == function else None
+    # fentry wants to know every argument.
+    variadic = prototype is not None and any(param.type == "..." for param in prototype.params)
+    if known is not None and numbers.arguments <= REGISTER_ARGUMENTS and not variadic:
+        return [Probe(trace, symbol, Program("fexit" if returns else "fentry"), numbers=numbers, btf=known)]
+    kinds = ("watch_entry", "watch_return") if returns else ("watch_call",)
+    return [Probe(trace, symbol, Program(kind), numbers=numbers) for kind in kinds]
+
+
+def _watched_arguments(trace: Trace, prototype: Optional[Prototype]) -> tuple[int, bool, int]:
+    """Which arguments are the packet and the socket, and whether the first only leads there."""
+    sk = None if prototype is None and trace.sk is None else _sock_argument(trace, prototype)
+    sk = NO_ARGUMENT if sk is None or sk >= REGISTER_ARGUMENTS else sk
+    try:
+        skb, deref = _skb_argument(trace, prototype)
+    except _Missing:
+        # Of several functions older kernels know the socket only, as of tcp_reset().
+        if sk == NO_ARGUMENT:
+            raise
+        return NO_ARGUMENT, False, sk
+    return skb, deref, sk
 
 
 def _socket_function(trace: Trace, kernel: Kernel, wishes: Wishes) -> list[tuple[str, Program]]:

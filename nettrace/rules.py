@@ -21,6 +21,11 @@ from .suggest import did_you_mean
 from .tree import Trace, Tree
 from .yamlfile import Item
 
+
+class FactName(str):
+    """What a rule compares with another fact of the trace."""
+
+
 Value = Union[int, str]
 
 OPERATORS = ("eq", "ne", "lt", "le", "gt", "ge", "in", "between")
@@ -102,6 +107,13 @@ class Rules:
         return frozenset(trace for rule in self.all if rule.level != "info" for trace in rule.traces)
 
     @property
+    def ask_verdict(self) -> frozenset[str]:
+        """The traces whose functions return one of netfilter's verdicts."""
+        return frozenset(
+            trace for rule in self.all for each in rule.conditions if each.subject == VERDICT for trace in rule.traces
+        )
+
+    @property
     def need_return(self) -> frozenset[str]:
         """The traces whose functions' return must be told for all their rules to be decided."""
         return frozenset(trace for rule in self.all if rule.needs_return for trace in rule.traces)
@@ -166,7 +178,8 @@ def _conditions(item: Item, traces: list[Trace]) -> Iterable[Condition]:
             if operator not in OPERATORS:
                 raise value.error(f"unknown operator '{operator}'; there are {', '.join(OPERATORS)}")
             values = value.items() if operator in ("in", "between") else [value]
-            found = tuple(_value(each, subject) for each in values)
+            told = frozenset.intersection(*(frozenset(name for name, _ in trace.facts) for trace in traces))
+            found = tuple(_value(each, subject, told) for each in values)
             if not found:
                 raise value.error("the list is empty: the rule can never hold")
             if operator == "between" and len(found) != 2:
@@ -174,7 +187,7 @@ def _conditions(item: Item, traces: list[Trace]) -> Iterable[Condition]:
             if operator not in ("eq", "ne", "in"):
                 if subject == REASON:
                     raise value.error("a reason has a name: eq, ne and in compare it")
-                _check_limits(value, found, traces)
+                _check_limits(value, found)
             limits = [limit for limit in found if isinstance(limit, int)]
             if operator == "between" and limits != sorted(limits):
                 raise value.error(f"nothing is between {limits[0]} and {limits[1]}: the rule can never hold")
@@ -195,17 +208,18 @@ def _check_subject(subject: str, item: Item, traces: list[Trace]) -> None:
             )
 
 
-def _check_limits(item: Item, limits: tuple[Value, ...], traces: list[Trace]) -> None:
+def _check_limits(item: Item, limits: tuple[Value, ...]) -> None:
     for limit in limits:
-        told = all(limit in [name for name, _ in trace.facts] for trace in traces)
-        if isinstance(limit, str) and not _is_symbol(limit) and not told:
+        if isinstance(limit, str) and not isinstance(limit, FactName) and not _is_symbol(limit):
             raise item.error(f"'{limit}' is no number, no name of one, and no other fact of the trace")
 
 
-def _value(item: Item, subject: str) -> Value:
+def _value(item: Item, subject: str, told: frozenset[str]) -> Value:
     if subject != REASON and isinstance(item.value, int):  # true and false too
         return int(item.value)
     text = item.text()
+    if text in told and subject not in (*_RETURNED, REASON):
+        return FactName(text)
     if subject in _RETURNED and not _is_symbol(text):
         raise item.error(f"'{text}' is no number, and no name of one{did_you_mean(text, _DEFINED)}")
     return text
@@ -242,12 +256,13 @@ class Judge:
 
     def rule(self, item: Event) -> Optional[Rule]:
         """The first rule that holds for the event; None: it means nothing in particular."""
-        for rule, values in self._of(item.trace):
+        for rule, values in self.of(item.trace):
             if all(self._holds(item, *pair) for pair in zip(rule.conditions, values)):
                 return rule
         return None
 
-    def _of(self, trace: str) -> tuple[tuple[Rule, tuple[tuple[Optional[Value], ...], ...]], ...]:
+    def of(self, trace: str) -> tuple[tuple[Rule, tuple[tuple[Optional[Value], ...], ...]], ...]:
+        """The rules of a trace on this kernel, and what its conditions compare with, as Condition.holds() takes it."""
         if trace not in self._known:
             kind = self._returns(trace)
             self._known[trace] = tuple(
@@ -271,14 +286,12 @@ class Judge:
             value = item.fact(condition.subject)
             if isinstance(value, str):
                 values = condition.values
-            else:
-                numbers = zip(values, condition.values)
-                values = tuple(item.fact(str(name)) if number is None else number for number, name in numbers)
+            values = tuple(item.fact(each) if isinstance(each, FactName) else each for each in values)
         return value is not None and condition.holds(value, values)
 
     def _number(self, value: Value) -> Optional[Value]:
         """What a symbol stands for on this kernel: NF_DROP, -EXDEV, tcp_ca_state.TCP_CA_Loss."""
-        if isinstance(value, int):
+        if isinstance(value, (int, FactName)):
             return value
         sign, word = (-1, value[1:]) if value.startswith("-") else (1, value)
         enum, _, name = word.rpartition(".")

@@ -70,7 +70,7 @@ class Run:
         # Else each message stands for itself.
         self._follow = settings.follow and not settings.latency
         self._latency = settings.latency
-        self._unit = "packets" if settings.follow else "events" if settings.drops is None else "drops"
+        self._unit = "packets" if settings.follow else "drops" if settings.only_drops else "events"
         self._sink = sink
         self._count = count
         self._shown = self._events = self._unfinished = self._missing = self._gaps = self._swept = self._short = 0
@@ -88,6 +88,10 @@ class Run:
         # What counts as a packet where a table is all that is shown.
         self._counted = "measured" if settings.latency else "matched"
         self._sweeps, self._seconds = Every(SWEEP_NS), Every(SECOND_NS)
+
+    def trace(self, kind: int, where: int) -> str:
+        """The trace that steps of this kind at this place are of."""
+        return self._decoder.trace(kind, where)
 
     def step(self) -> None:
         """Waits a moment for messages, shows what became complete."""

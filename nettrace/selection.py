@@ -150,6 +150,30 @@ def choose_sockets(
     )
 
 
+def choose_monitored(tree: Tree, kernel: Kernel, *, trace: Optional[str], exclude: Optional[str]) -> tuple[Trace, ...]:
+    """The traces that --monitor watches, or those of them that the user names; raises UsageError."""
+    watched = {each.name: each for each in tree.traces() if each.monitor}
+    names = _Names(tree, kernel)
+
+    def among(option: str, words: str) -> set[str]:
+        found: set[str] = set()
+        for word in _split(option, words):
+            there = names.find(option, word, watched, bounded=False).keys() & watched.keys()
+            if not there:
+                raise UsageError(
+                    f"{option}: {word} is nothing that --monitor watches: 'nettrace --monitor -t ?' lists it"
+                )
+            found |= there
+        return found
+
+    chosen = set(watched) if trace is None else among("-t", trace)
+    if exclude is not None:
+        chosen -= among("--trace-exclude", exclude)
+    if not chosen:
+        raise UsageError("--trace-exclude leaves nothing to watch: name less")
+    return tuple(each for name, each in watched.items() if name in chosen)
+
+
 def _has_socket(trace: Trace, kernel: Kernel) -> bool:
     if trace.sk is not None:
         return True

@@ -12,12 +12,18 @@ from .errors import KernelError
 from .filters import SHAPES, PacketFilter
 from .kernel import Kernel
 from .objects import VALUE_MARK
-from .plan import MARKS, Plan, Program
+from .plan import MARKS, Plan, Program, Watched
 
-FILES = ("maps.h", "packet.h", "filter.h", "drops.h", "facts.h", "follow.h", "track.h", "probes.h", "nft.h")
-LATENCY_FILES = ("maps.h", "packet.h", "filter.h", "follow.h", "histogram.h", "latency.h", "probes.h")
+_FIRST = ("maps.h", "packet.h", "filter.h")
+FILES = (*_FIRST, "drops.h", "facts.h", "follow.h", "log.h", "track.h", "probes.h", "nft.h")
+BASIC_FILES = (*_FIRST, "drops.h", "facts.h", "follow.h", "log.h", "single.h", "basic.h", "probes.h", "nft.h")
+LATENCY_FILES = (*_FIRST, "follow.h", "histogram.h", "latency.h", "probes.h")
 SOCKET_FILES = (
-    "maps.h", "packet.h", "filter.h", "facts.h", "follow.h", "track.h", "histogram.h", "sock.h", "probes.h",
+    *_FIRST, "facts.h", "follow.h", "log.h", "single.h", "histogram.h", "socket.h", "sock.h", "probes.h",
+)  # fmt: skip
+MONITOR_FILES = (
+    *_FIRST, "histogram.h", "drops.h", "facts.h", "follow.h", "log.h", "transit.h", "single.h", "socket.h", "verdict.h",
+    "probes.h", "watch.h",
 )  # fmt: skip
 
 # What the C reads of the kernel's structs. A name after the colon is what the member is called
@@ -82,6 +88,7 @@ class Settings:
     count_hits: bool = False  # only how often each probe was hit is told
     drops: Optional[Drops] = None  # --drop: what is asked of drops
     sockets: bool = False  # hits are about sockets, not about packets
+    trouble: Optional[str] = None  # --monitor: the rules in C, see nettrace/trouble.py
     count_rtt: bool = False  # only how long the round trips were is told
     peers_max: int = 0  # for so many peers apart
     latency: bool = False  # only how long each packet took is told
@@ -91,6 +98,17 @@ class Settings:
     hops: int = 64  # of a followed skb before they are counted; a power of two
     edges_max: int = 4096  # pairs of traces
     ringbuf_pages: int = 4096
+
+    @property
+    def only_drops(self) -> bool:
+        """Nothing but drops is looked at."""
+        return self.drops is not None and self.trouble is None
+
+    @property
+    def only_counts(self) -> bool:
+        """Nothing is told but numbers, when they are asked for."""
+        counts_drops = self.only_drops and self.drops is not None and self.drops.count
+        return self.count_hits or counts_drops or (self.count_rtt and self.trouble is None)
 
 
 @dataclass(frozen=True)
@@ -116,11 +134,12 @@ def render(plan: Plan, kernel: Kernel, settings: Settings, packet_filter: Packet
     # Only there while nf_tables is loaded.
     nft = any(program.kind.startswith("nft_") for program in plan.programs)
     defines.update((nft and layouts.nft_offsets(kernel.types_of(layouts.NFT_CORE))) or {})
-    if settings.latency or settings.sockets:
+    about_sockets = settings.sockets or settings.trouble is not None
+    if settings.latency or about_sockets:
         defines.update(histogram.constants())
     if settings.latency:
         defines.update(HOPS=settings.hops, EDGES_MAX=settings.edges_max)
-    if settings.sockets:
+    if about_sockets:
         defines.update(_socket_offsets(kernel.btf), TICK_NS=kernel.tick_ns)
         defines.update({f"RTT_{name.upper()}": number for number, name in enumerate(RTT_HISTOGRAMS)})
         defines["RTT_HISTOGRAMS"] = len(RTT_HISTOGRAMS)
@@ -133,7 +152,11 @@ def render(plan: Plan, kernel: Kernel, settings: Settings, packet_filter: Packet
         "WITH_STACK": any(probe.program.stack or probe.cookie & MARKS["STACK"] for probe in plan.probes),
         "WITH_FACTS": bool(plan.facts),
         "WITH_NFT": nft,
-        "COUNT_HITS": settings.count_hits,
+        "COUNT_HITS": settings.count_hits or settings.trouble is not None,
+        "ONLY_COUNT": settings.only_counts,
+        "MONITOR": settings.trouble is not None,
+        "MEASURE_TRANSIT": any(probe.numbers is not None and probe.numbers.begins for probe in plan.probes),
+        "WATCH_BY_KPROBES": any(program.name == "watch_function" for program in plan.programs),
         "LATENCY": settings.latency,
         "LATENCY_SUMMARY": settings.latency_summary,
         "SOCKETS": settings.sockets,
@@ -147,8 +170,8 @@ def render(plan: Plan, kernel: Kernel, settings: Settings, packet_filter: Packet
     parts = [event.c_text()]
     if settings.drops is not None:
         parts.append(settings.drops.c_text())
-    for name in SOCKET_FILES if settings.sockets else LATENCY_FILES if settings.latency else FILES:
-        if name == "drops.h" and settings.drops is None:
+    for name in _files(settings):
+        if (name == "drops.h" and settings.drops is None) or (name == "transit.h" and not switches["MEASURE_TRANSIT"]):
             continue
         # BCC rewrites no #included code, so the files are put together here.
         parts.append(f'#line 1 "bpf/{name}"\n{(bpf_dir / name).read_text(encoding="utf-8")}')
@@ -156,15 +179,31 @@ def render(plan: Plan, kernel: Kernel, settings: Settings, packet_filter: Packet
             parts.append('#line 1 "expression"\n' + pcap.c_text(packet_filter.expression))
         if name == "facts.h" and plan.facts:
             parts.append('#line 1 "facts"\n' + facts.c_text(plan.facts))
+        if name == "verdict.h" and settings.trouble is not None:
+            parts.append('#line 1 "trouble"\n' + settings.trouble)
     parts.append('#line 1 "stubs"\n')
-    parts += [_stub(program) + "\n" for program in plan.programs]
+    parts += [_stub(program) + "\n" for program in plan.programs if not program.is_watch]
     body = "".join(parts)
     places = {name: f"VALUE({index})" for index, name in enumerate(numbers)}
+    if settings.trouble is not None:
+        # Other numbers for each function.
+        fields = enumerate(Watched._fields, len(numbers))
+        head += _defines({f"PROBE_{name.upper()}": f"VALUE({index})" for index, name in fields})
     return Source(
         head + _defines({name: hex(number) for name, number in numbers.items()}) + body,
         head + _defines(places) + body,
         tuple(numbers.values()),
     )
+
+
+def _files(settings: Settings) -> tuple[str, ...]:
+    if settings.trouble is not None:
+        return MONITOR_FILES
+    if settings.sockets:
+        return SOCKET_FILES
+    if settings.latency:
+        return LATENCY_FILES
+    return FILES if settings.follow else BASIC_FILES
 
 
 def _defines(macros: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ import functools
 import os
 import resource
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Optional
@@ -20,17 +20,22 @@ from .errors import KernelError
 
 # Types of maps and programs (enum bpf_map_type, enum bpf_prog_type).
 PROG_ARRAY, PERF_EVENT_ARRAY, PERCPU_HASH, PERCPU_ARRAY, LRU_PERCPU_HASH, RINGBUF = 3, 4, 5, 6, 10, 27
-KPROBE, TRACEPOINT, RAW_TRACEPOINT = 2, 5, 17
-# An expected attach type (enum bpf_attach_type).
-KPROBE_MULTI = 42
+KPROBE, TRACEPOINT, RAW_TRACEPOINT, TRACING = 2, 5, 17, 26
+# Expected attach types (enum bpf_attach_type).
+FENTRY, FEXIT, KPROBE_MULTI = 24, 25, 42
 
 _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _PROG_LOAD = 0, 1, 2, 3, 5
-_RAW_TRACEPOINT_OPEN, _MAP_LOOKUP_BATCH, _LINK_CREATE = 17, 24, 28
+_OBJECT_INFO, _RAW_TRACEPOINT_OPEN, _BTF_BY_ID, _BTF_NEXT_ID = 15, 17, 19, 23
+_MAP_LOOKUP_BATCH, _LINK_CREATE, _ENABLE_STATS = 24, 28, 32
 
 # bpf and perf_event_open: x86-64 has numbers of its own.
 _BPF, _PERF_EVENT_OPEN = (321, 298) if os.uname().machine == "x86_64" else (280, 241)
 
 _NAME_BYTES = 15
+_MODULE_NAME_BYTES = 64
+_PROGRAM_INFO_BYTES = 208  # of struct bpf_prog_info, as far as needed
+_RUN_TIME_AT = 192
+_BTF_INFO = struct.Struct("=QIIQII")  # struct bpf_btf_info
 _LICENSE = b"GPL"
 _LOG_BYTES = 1 << 24
 # The verifier gives up when a signal comes.
@@ -173,8 +178,14 @@ class Refused(Exception):
         self.log = log
 
 
-def load_program(kind: int, name: str, instructions: bytes, expected_attach_type: int = 0) -> int:
-    """The file descriptor of the loaded program; raises Refused."""
+def load_program(
+    kind: int, name: str, instructions: bytes, attach_type: int = 0, function: int = 0, types: int = 0
+) -> int:
+    """The file descriptor of the loaded program; raises Refused.
+
+    function: of programs for one function, the number of its type; types: the file descriptor of what describes it,
+    0: the kernel's own types.
+    """
     code = ctypes.create_string_buffer(instructions, len(instructions))
     license_text = ctypes.create_string_buffer(_LICENSE)
 
@@ -183,9 +194,9 @@ def load_program(kind: int, name: str, instructions: bytes, expected_attach_type
         for attempt in range(_LOAD_TRIES):
             try:
                 return _bpf(
-                    _PROG_LOAD, "=IIQQIIQII16sII", kind, len(instructions) // 8, ctypes.addressof(code),
+                    _PROG_LOAD, "=IIQQIIQII16sIIIIQIIQIII", kind, len(instructions) // 8, ctypes.addressof(code),
                     ctypes.addressof(license_text), level, size, address, 0, 0, name.encode()[:_NAME_BYTES], 0,
-                    expected_attach_type,
+                    attach_type, 0, 0, 0, 0, 0, 0, 0, function, types,
                 )  # fmt: skip
             except OSError as error:
                 if error.errno != errno.EAGAIN or attempt == _LOAD_TRIES - 1:
@@ -202,10 +213,66 @@ def load_program(kind: int, name: str, instructions: bytes, expected_attach_type
             raise Refused(error, log.value.decode("utf-8", "replace")) from error
 
 
+def measure_run_times() -> int:
+    """Lets the kernel measure how long BPF programs run, all of them, until the returned file descriptor is closed."""
+    return _bpf(_ENABLE_STATS, "=I", 0)
+
+
+def run_time(program: int) -> tuple[int, int]:
+    """How many nanoseconds a program ran while that was measured, and how often."""
+    told = ctypes.create_string_buffer(_PROGRAM_INFO_BYTES)
+    _bpf(_OBJECT_INFO, "=IIQ", program, len(told), ctypes.addressof(told))
+    run_time_ns, runs = struct.unpack_from("=QQ", told, _RUN_TIME_AT)
+    return run_time_ns, runs
+
+
 def attach_tracepoint(program: int, name: str) -> int:
     """Attaches to a raw tracepoint, until the returned file descriptor is closed."""
     buffer = ctypes.create_string_buffer(name.encode())
     return _bpf(_RAW_TRACEPOINT_OPEN, "=QII", ctypes.addressof(buffer), program, 0)
+
+
+def attach_tracing(program: int) -> int:
+    """Attaches to the function that the program was loaded for, until the returned file descriptor is closed."""
+    return _bpf(_RAW_TRACEPOINT_OPEN, "=QII", 0, program, 0)
+
+
+def types_of_modules(wanted: Collection[str]) -> dict[str, int]:
+    """File descriptors of what the kernel has to describe these modules; those that it cannot describe are missing."""
+    found: dict[str, int] = {}
+    number: Optional[int] = 0
+    while len(found) < len(wanted):
+        number = _next_types(number or 0)
+        if number is None:
+            break
+        try:
+            types = _bpf(_BTF_BY_ID, "=III", number, 0, 0)
+        except FileNotFoundError:
+            continue  # they went meanwhile
+        name = _name_of_types(types)
+        if name in wanted and name not in found:
+            found[name] = types
+        else:
+            os.close(types)
+    return found
+
+
+def _next_types(number: int) -> Optional[int]:
+    """The number of the types that the kernel has behind these."""
+    attributes = ctypes.create_string_buffer(struct.pack("=III", number, 0, 0), 12)
+    try:
+        _call(_BPF, _BTF_NEXT_ID, ctypes.addressof(attributes), len(attributes))
+    except FileNotFoundError:
+        return None
+    return int(struct.unpack_from("=I", attributes, 4)[0])
+
+
+def _name_of_types(types: int) -> str:
+    """The module that they are of, or "vmlinux"; of those that a program brought, something else."""
+    name = ctypes.create_string_buffer(_MODULE_NAME_BYTES)
+    told = ctypes.create_string_buffer(_BTF_INFO.pack(0, 0, 0, ctypes.addressof(name), len(name), 0), _BTF_INFO.size)
+    _bpf(_OBJECT_INFO, "=IIQ", types, len(told), ctypes.addressof(told))
+    return name.value.decode("utf-8", "replace")
 
 
 def attach_functions(program: int, names: Sequence[str], cookies: Sequence[int], *, returns: bool) -> int:

@@ -20,7 +20,7 @@ ROOT = "all"
 # Arguments that x86-64 passes in registers; other architectures have more, but a tree holds for all.
 REGISTER_ARGUMENTS = 6
 
-_TRACE_KEYS = ("functions", "tracepoint", "skb", "sk", "deref", "match", "role", "default", "facts", "nft")
+_TRACE_KEYS = ("functions", "tracepoint", "skb", "sk", "deref", "match", "role", "default", "facts", "nft", "monitor")
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TRACEPOINT = re.compile(r"[A-Za-z0-9_]+:[A-Za-z0-9_]+")
@@ -42,6 +42,7 @@ class Trace:
     role: Optional[str]  # one of ROLES
     default: bool  # on unless other traces were asked for
     nft: Optional[str] = None  # one of NFT
+    monitor: bool = False  # it can tell of trouble, and --monitor watches it
     facts: tuple[tuple[str, str], ...] = ()  # what it tells beyond the packet: names, and paths as in nettrace/facts.py
 
     @property
@@ -157,6 +158,7 @@ class _Reader:
             role=fields["role"].choice(ROLES) if "role" in fields else None,
             default=default and _boolean(fields, "default", True),
             nft=fields["nft"].choice(NFT) if "nft" in fields else None,
+            monitor=_boolean(fields, "monitor", False),
             facts=_facts(fields),
         )
         if trace.skb is None and trace.sk is None and trace.functions:

@@ -45,8 +45,13 @@ def code(text: str) -> Iterable[str]:
 
 def rows(text: str) -> list[list[str]]:
     """The cells of a Markdown table, without its head."""
-    table = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in row] for row in table[2:]]
+    table = [re.split(r"(?<!\\)\|", line.strip("|")) for line in text.splitlines() if line.startswith("|")]
+    return [[unescaped(cell).strip() for cell in row] for row in table[2:]]
+
+
+def unescaped(text: str) -> str:
+    """In a table a bar is written with a backslash."""
+    return text.replace("\\|", "|")
 
 
 def plain(man: str) -> str:
@@ -136,7 +141,7 @@ def test_the_examples_of_traces_can_be_added(tmp_path: Path) -> None:
     assert not words.keys() & tree.load(ROOT / "tracer.yaml").words().keys()
 
 
-@pytest.mark.parametrize("text", [section(README, "## Options", "\n## "), plain(MAN)], ids=["README", "man"])
+@pytest.mark.parametrize("text", [unescaped(section(README, "## Options", "\n## ")), plain(MAN)], ids=["README", "man"])
 def test_choices_and_placeholders_are_told(text: str) -> None:
     for action in ACTIONS:
         for word in (*(action.choices or ()), *([action.metavar] if action.metavar else [])):

@@ -275,10 +275,24 @@ def test_reasons_of_a_module_that_is_not_loaded(recorded: Callable[[str], Path],
 @pytest.mark.parametrize(
     ("version", "expected"),
     [
-        ("5.10", Features(kprobes=True, ringbuf=True, kprobe_multi=False, drop_reasons=False, module_btf=False)),
-        ("6.1", Features(kprobes=True, ringbuf=True, kprobe_multi=False, drop_reasons=True, module_btf=True)),
-        ("6.12", Features(kprobes=True, ringbuf=True, kprobe_multi=True, drop_reasons=True, module_btf=True)),
-        ("7.2", Features(kprobes=True, ringbuf=True, kprobe_multi=True, drop_reasons=True, module_btf=True)),
+        (
+            "5.10",
+            Features(
+                kprobes=True, ringbuf=True, kprobe_multi=False, drop_reasons=False, module_btf=False, tracing=True
+            ),
+        ),
+        (
+            "6.1",
+            Features(kprobes=True, ringbuf=True, kprobe_multi=False, drop_reasons=True, module_btf=True, tracing=True),
+        ),
+        (
+            "6.12",
+            Features(kprobes=True, ringbuf=True, kprobe_multi=True, drop_reasons=True, module_btf=True, tracing=True),
+        ),
+        (
+            "7.2",
+            Features(kprobes=True, ringbuf=True, kprobe_multi=True, drop_reasons=True, module_btf=True, tracing=True),
+        ),
     ],
 )
 def test_features(kernels: dict[str, Kernel], version: str, expected: Features) -> None:

@@ -44,7 +44,8 @@ class Counted:
         for cpu, values in enumerate(self.latencies_ns):
             for value in values:
                 counts[cpu][bucket(value)] += 1
-        return b"".join(struct.pack(f"<{BUCKETS}Q", *cpu) for cpu in counts)
+        sums = map(sum, self.latencies_ns)
+        return b"".join(struct.pack(f"<{BUCKETS + 1}Q", *cpu, total) for cpu, total in zip(counts, sums))
 
     def poll(self, _timeout_ms: int) -> list[bytes]:
         return []

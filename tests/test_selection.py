@@ -471,7 +471,7 @@ def test_any_function_with_a_socket(sockets_on: Callable[..., Selection]) -> Non
         ({"trace": "ip_rcv"}, "-t: ip_rcv has no socket among its arguments"),
         ({"trace": "kfree_skb"}, "-t: kfree_skb has no socket among its arguments"),
         ({"trace": "tcp_closed"}, "no trace, group or function of this kernel is called 'tcp_closed'; did you mean"),
-        ({"trace": "net:net_dev_queue"}, "-t: net:net_dev_queue is a tracepoint"),
+        ({"trace": "net:net_dev_xmit"}, "-t: net:net_dev_xmit is a tracepoint"),
         ({"trace": "tcp_close", "exclude": "tcp_close"}, "--trace-exclude leaves no trace"),
         ({"trace": "tcp_close", "stack": "udp_sendmsg"}, "--trace-stack: udp_sendmsg is not traced in this run"),
     ],

@@ -10,14 +10,14 @@ from typing import Any, Optional
 
 import pytest
 
-from nettrace import files, filters, pcap, plan, tree
+from nettrace import files, filters, pcap, plan, rules, tree
 from nettrace.btf import Member
 from nettrace.drops import Drops
 from nettrace.errors import KernelError
 from nettrace.filters import Mark, PacketFilter, Range, TcpFlags
 from nettrace.kernel import Kernel
 from nettrace.plan import Plan, Probe, Program, Wishes
-from nettrace.source import FILES, LATENCY_FILES, SOCKET_FILES, Settings, render
+from nettrace.source import BASIC_FILES, FILES, LATENCY_FILES, MONITOR_FILES, SOCKET_FILES, Settings, render
 from nettrace.tree import Trace
 from tests import record_pcap
 from tests.record_kernel import VERSIONS
@@ -168,6 +168,21 @@ def basic(kernels: dict[str, Kernel]) -> dict[str, Plan]:
     return {v: plan.make(traces, kernels[v], clones=False) for v in VERSIONS}
 
 
+@pytest.fixture(scope="module")
+def watching(kernels: dict[str, Kernel]) -> dict[str, Plan]:
+    """The plans of --monitor with --metrics."""
+    traces = tree.load(files.TREE)
+    meanings = rules.load(files.RULES, traces)
+    return {
+        v: plan.make_monitor(
+            [trace for trace in traces.traces() if trace.monitor], kernels[v], meanings.need_return,
+            meanings.ask_verdict, tracing=True,
+            timed=[trace for trace in traces.traces() if trace.name in plan.TIMED],
+        )
+        for v in VERSIONS
+    }  # fmt: skip
+
+
 def rendered(
     plans: Mapping[str, Plan],
     kernels: Mapping[str, Kernel],
@@ -196,6 +211,24 @@ def test_all_that_the_c_asks_for_is_defined_once(
         assert text.used(prefix) <= text.macros.keys()
     assert len(text.used("OFF_")) > 10
     assert {"OFF_sk_buff__head", "OFF_sk_buff__network_header", "OFF_sock__skc_num"} <= text.used("OFF_")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("packet_filter", [NO_FILTER, EVERYTHING, OTHERWISE], ids=["none", "everything", "otherwise"])
+@pytest.mark.parametrize("counts", [False, True])
+def test_all_that_is_asked_of_watched_functions_is_defined(
+    watching: dict[str, Plan], kernels: dict[str, Kernel], version: str, packet_filter: PacketFilter, counts: bool
+) -> None:
+    settings = Settings(
+        follow=False, count_hits=counts, drops=Drops(count=True), count_rtt=True, detail=counts,
+        trouble="bool may_be_trouble(u32, u64);\nbool is_trouble(u32, u64, const u64 *);",
+    )  # fmt: skip
+    text = Preprocessed(rendered(watching, kernels, version, settings, packet_filter))
+    for prefix in ("OFF_", "MASK_", "FILTER_", "KIND_", "RECORD_", "COUNTER_", "PROBE_", "RTT_", "TRANSIT_", "SHIFT_"):
+        assert text.used(prefix) <= text.macros.keys()
+    assert text.used("PROBE_") == {f"PROBE_{name.upper()}" for name in plan.Watched._fields}
+    assert {"watch", "watch_function", "handle_packet", "handle_socket", "transit_begins"} <= text.functions
+    assert ("tell_socket(ctx" in text.code.partition("handle_socket(void")[2]) != counts
 
 
 @pytest.mark.parametrize("settings", [LATENCY, LATENCY_SUMMARY], ids=["latency", "summary"])
@@ -534,17 +567,24 @@ def test_stubs(kernels: dict[str, Kernel], program: Program, expected: str) -> N
     assert stubs(render(Plan((probe,), (), ()), kernels["6.12"], ALL_ON, NO_FILTER, files.BPF).text) == [expected]
 
 
-def test_the_files_are_whole_and_say_where_they_are_from(plans: dict[str, Plan], kernels: dict[str, Kernel]) -> None:
+def test_the_files_are_whole_and_say_where_they_are_from(
+    plans: dict[str, Plan], watching: dict[str, Plan], kernels: dict[str, Kernel]
+) -> None:
     with_drops = replace(ALL_OFF, drops=Drops(count=True))
-    for names, settings in ((FILES, with_drops), (LATENCY_FILES, LATENCY), (SOCKET_FILES, SOCKETS)):
-        text = render(plans["6.12"], kernels["6.12"], settings, NO_FILTER, files.BPF).text
+    modes = (
+        (FILES, replace(with_drops, follow=True), plans["6.12"]), (BASIC_FILES, with_drops, plans["6.12"]),
+        (LATENCY_FILES, LATENCY, plans["6.12"]), (SOCKET_FILES, SOCKETS, plans["6.12"]),
+        (MONITOR_FILES, replace(with_drops, trouble="", count_rtt=True), watching["6.12"]),
+    )  # fmt: skip
+    for names, settings, what in modes:
+        text = render(what, kernels["6.12"], settings, NO_FILTER, files.BPF).text
         whole = [f'#line 1 "bpf/{name}"\n' + (files.BPF / name).read_text(encoding="utf-8") for name in names]
         places = [text.index(part) for part in whole]
         assert places == sorted(places)
         assert set(re.findall(r'^#line 1 "bpf/(.*)"$', text, re.MULTILINE)) == set(names)
         # BCC does not rewrite what is included.
         assert set(re.findall(r"^#include.*$", text, re.MULTILINE)) == {"#include <uapi/linux/ptrace.h>"}
-    assert {*FILES, *LATENCY_FILES, *SOCKET_FILES} == {path.name for path in files.BPF.glob("*.h")}
+    assert {name for names, _, _ in modes for name in names} == {path.name for path in files.BPF.glob("*.h")}
 
 
 class NoMember:

@@ -62,7 +62,14 @@ class Host:
 
     def snmp(self, protocol: str, counter: str) -> int:
         """A counter of /proc/net/snmp of this host."""
-        rows = [line.split() for line in self.sh("cat /proc/net/snmp").splitlines() if line.startswith(f"{protocol}:")]
+        return self._counter("/proc/net/snmp", protocol, counter)
+
+    def netstat(self, protocol: str, counter: str) -> int:
+        """A counter of /proc/net/netstat of this host."""
+        return self._counter("/proc/net/netstat", protocol, counter)
+
+    def _counter(self, file: str, protocol: str, counter: str) -> int:
+        rows = [line.split() for line in self.sh(f"cat {file}").splitlines() if line.startswith(f"{protocol}:")]
         return int(dict(zip(rows[0], rows[1]))[counter])
 
     def snmp6(self, counter: str) -> int:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 TIMEOUT_S = 30
 # Nobody waits longer for a program that waits for a packet that never comes.
@@ -177,6 +177,19 @@ def tcp_stall(address: str, port: str, size: str) -> None:
         while True:
             time.sleep(0.1)
             connection.send(b"x")
+
+
+def tcp_crowd(address: str, port: str, count: str) -> None:
+    """A program that accepts nothing, and so many that connect to it."""
+    with socket.socket(family(address), socket.SOCK_STREAM) as listener, ExitStack() as crowd:
+        listener.bind((address, int(port)))
+        listener.listen(1)
+        for _ in range(int(count)):
+            client = crowd.enter_context(socket.socket(family(address), socket.SOCK_STREAM))
+            client.setblocking(False)
+            client.connect_ex((address, int(port)))
+        print("ready", flush=True)
+        signal.pause()
 
 
 def sctp_serve(address: str, port: str) -> None:

@@ -111,9 +111,9 @@ class UdpServer:
         return self._peer.result()["datagrams"]
 
 
-def send_udp(client: Host, address: str, port: int, count: int = 1, source_port: int = 0) -> None:
+def send_udp(client: Host, address: str, port: int, count: int = 1, source_port: int = 0, size: int = 8) -> None:
     """Sends datagrams."""
-    run_peer(client, "udp-send", address, str(port), str(count), str(source_port))
+    run_peer(client, "udp-send", address, str(port), str(count), str(source_port), str(size))
 
 
 def udp(client: Host, server: Host, address: str, port: int, count: int = 1, source_port: int = 0) -> int:
