@@ -29,6 +29,9 @@
 #define FACT_TEXT(word, from, offset, size)                                    \
 	bpf_probe_read_kernel_str(&facts->words[word], size, (void *)((from) + (offset)));
 
+#define FACT_ADDRESS(word, from, offset, size)                                 \
+	bpf_probe_read_kernel(&facts->words[word], size, (void *)((from) + (offset)));
+
 #define FACTS_DONE(count)                                                      \
 			slots = 1 + ((count) + 1) / 2;                         \
 			break;

@@ -1,7 +1,8 @@
-"""What the facts of traces say in words: hooks, tables, routes, neighbours, queues, sockets."""
+"""What the facts of traces say in words: hooks, tables, routes, neighbours, queues, sockets, round trips."""
 
-import ipaddress
+import socket
 from collections.abc import Callable, Mapping
+from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple, Optional, Union
 
 from . import verdicts
@@ -34,6 +35,8 @@ _TCP_STATES = (
     "LAST_ACK", "LISTEN", "CLOSING", "NEW_SYN_RECV", "BOUND_INACTIVE",
 )  # fmt: skip
 _DONT_FRAGMENT = 0x0040  # in network byte order, as the register has it
+_ETH_P_IPV6 = 0x86DD
+_SRTT_SHIFT = 3  # the kernel keeps eight times the smoothed round trip
 
 
 class Told(NamedTuple):
@@ -44,15 +47,20 @@ class Told(NamedTuple):
     in_lines: bool = True  # whether a packet's lines show it too
 
 
-def tell(item: Event, reset_reason: Callable[[int], str] = str, symbol: Callable[[int], str] = hex) -> tuple[Told, ...]:
-    """What the facts of an event say; nothing for those that only rules look at."""
+def tell(
+    item: Event, reset_reason: Callable[[int], str] = str, symbol: Callable[[int], str] = hex, tick_ns: int = 0
+) -> tuple[Told, ...]:
+    """What the facts of an event say; nothing for those that only rules look at.
+
+    tick_ns: how long a jiffy is.
+    """
     facts = dict(item.facts)
     if not facts:
         return ()
     told = [
-        _hook(facts), _functions(item, symbol), _table(facts), _rule(facts), _qdisc(facts), _route(facts),
+        _hook(facts), _functions(item, symbol), _table(facts), _rule(facts), _qdisc(facts), _route(item, facts),
         _size(item, facts), _neighbour(facts), _state(facts), _reset(facts, reset_reason), _memory(facts),
-        _accept_queue(facts), _connection(facts),
+        _accept_queue(facts), _connection(facts), _retransmission(facts, tick_ns), _round_trip(facts),
     ]  # fmt: skip
     return tuple(each for each in told if each is not None)
 
@@ -147,12 +155,25 @@ def _qdisc(facts: _Facts) -> Optional[Told]:
     return Told("queue", f"qdisc {facts['kind']}{number} holds {packets} packets{most}")
 
 
-def _route(facts: _Facts) -> Optional[Told]:
-    kind, gateway, device = _number(facts, "route"), _number(facts, "gateway"), facts.get("device")
-    if kind is None or not device:
+def gateway(item: Event) -> Union[IPv4Address, IPv6Address, None]:
+    """The router that an event's route leads to, which for IPv4 may be one of IPv6; None: there is none."""
+    address, family = item.fact("gateway"), item.fact("gateway_family")
+    if not isinstance(address, int) or not address or family == 0:
+        return None
+    if family is None:  # an IPv6 route has none, nor a kernel before Linux commit 1550c171935d (5.2)
+        family = socket.AF_INET6 if item.packet.l3_protocol == _ETH_P_IPV6 else socket.AF_INET
+    if family == socket.AF_INET6:
+        return IPv6Address(address.to_bytes(16, "little"))
+    return IPv4Address((address & 0xFFFFFFFF).to_bytes(4, "little"))
+
+
+def _route(item: Event, facts: _Facts) -> Optional[Told]:
+    kind, device = _number(facts, "route"), facts.get("device")
+    if not kind or not device:
         return None
     name = _ROUTES[kind] if kind < len(_ROUTES) else str(kind)
-    via = f" via {ipaddress.IPv4Address(gateway.to_bytes(4, 'little'))}" if gateway else ""
+    router = gateway(item)
+    via = f" via {router}" if router else ""
     return Told("route", f"route: {name}{via} dev {device}")
 
 
@@ -196,6 +217,30 @@ def _connection(facts: _Facts) -> Optional[Told]:
     if not reference:
         return None
     return Told("connection", f"connection: {_CONNECTIONS.get(reference & 7, reference & 7)}")
+
+
+def _retransmission(facts: _Facts, tick_ns: int) -> Optional[Told]:
+    """Which segment, and how long its like are waited for."""
+    sequence, end = _number(facts, "sequence"), _number(facts, "end")
+    if sequence is None or end is None:
+        return None
+    words = [f"seq {sequence}:{end}"]
+    timeouts, rto, resent = (_number(facts, name) for name in ("timeouts", "rto", "resent"))
+    if timeouts:
+        words.append(f"timeouts in a row: {timeouts}")
+    if rto:
+        words.append(f"RTO {rto * tick_ns // 1_000_000} ms")
+    if resent is not None:
+        words.append(f"sent again on this connection before: {resent}")
+    return Told("retransmission", f"retransmission: {', '.join(words)}")
+
+
+def _round_trip(facts: _Facts) -> Optional[Told]:
+    """What was known of it before this acknowledgement, which may be the first."""
+    smoothed, least = _number(facts, "rtt"), _number(facts, "rtt_min")
+    if not smoothed or least is None:
+        return None
+    return Told("round trip", f"srtt:{(smoothed >> _SRTT_SHIFT) / 1000:.3f}ms, rtt_min:{least / 1000:.3f}ms")
 
 
 def _size(item: Event, facts: _Facts) -> Optional[Told]:

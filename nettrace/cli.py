@@ -60,6 +60,8 @@ log = logging.getLogger("nettrace")
 INTERRUPTED = 130
 # How many peers --rtt-by-peer tells apart; what there are more is counted.
 PEERS_MAX = 1024
+# Where a table is all that is printed, nothing is said of single events.
+_NO_RULES = Rules(())
 # The ring of --monitor, which sends little.
 MONITOR_PAGES = 256
 
@@ -120,7 +122,7 @@ def _main(asked: argparse.Namespace) -> int:
         return _sock(asked, traces, kernel, packet_filter)
     if not asked.print_bpf:
         check(kernel)
-    meanings = rules.load(files.RULES, traces)
+    meanings = _NO_RULES if asked.latency_summary else rules.load(files.RULES, traces)
     also = {*meanings.tell_trouble, *(trace.name for trace in traces.traces() if trace.nft)}
     selected = selection.choose(
         traces, kernel, trace=asked.trace, exclude=asked.trace_exclude, matcher=asked.trace_matcher,
@@ -193,9 +195,8 @@ def _rtt(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel, packet_fi
         tracked_max=1,
         ringbuf_pages=1,
     )
-    meanings = rules.load(files.RULES, traces)
     return _run(
-        asked, kernel, selected, what, settings, packet_filter, multi, meanings,
+        asked, kernel, selected, what, settings, packet_filter, multi, _NO_RULES,
         table=lambda session, _: _rtt_table(session, by_peer=asked.rtt_by_peer),
     )  # fmt: skip
 

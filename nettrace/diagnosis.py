@@ -1,10 +1,11 @@
 """From what happened to a packet to what it means: findings, the likely root cause first, with evidence."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Optional
 
 from .analyzers import Told
-from .event import Context, Event
+from .event import Context, Device, Event
 from .evidence import Evidence
 from .reasons import Reason
 from .rules import Rule
@@ -23,8 +24,18 @@ _EVIDENCE = {
     "NEIGH_CREATEFAIL": ("neighbour",), "PKT_TOO_BIG": ("mtu",), "XDP": ("xdp",), "TC_INGRESS": ("tc",),
     "TC_EGRESS": ("tc",), "QDISC_DROP": ("qdisc",), "CPU_BACKLOG": ("backlog",), "FULL_RING": ("device",),
     "DEV_READY": ("device",), "TCP_LISTEN_OVERFLOW": ("accept_queue",), "NO_TX_TARGET": ("device",),
+    "UNHANDLED_PROTO": ("handlers",),
 }  # fmt: skip
 _QDISC_PREFIX = "QDISC_"
+# Likewise by the function that dropped it, where the kernel does not say why.
+_EVIDENCE_AT = {
+    "__netif_receive_skb_core": ("handlers", "tc"), "veth_xdp_rcv_skb": ("xdp",), "do_xdp_generic": ("xdp",),
+    "enqueue_to_backlog": ("backlog",), "__dev_queue_xmit": ("qdisc", "device"), "dev_hard_start_xmit": ("device",),
+    "ip_forward": ("route", "mtu"), "ip6_forward": ("route", "mtu"), "neigh_invalidate": ("neighbour",),
+    "__neigh_event_send": ("neighbour",), "tcp_v4_rcv": ("listeners",), "tcp_v6_rcv": ("listeners",),
+    "__udp4_lib_rcv": ("listeners",), "__udp6_lib_rcv": ("listeners",), "tcp_add_backlog": ("sockets",),
+    "udp_queue_rcv_one_skb": ("sockets",), "udpv6_queue_rcv_one_skb": ("sockets",),
+}  # fmt: skip
 
 
 class Finding(NamedTuple):
@@ -108,17 +119,20 @@ class Diagnosis:
         return min(candidates, key=lambda at: (found[at].effect, ranks[found[at].level], at))
 
     def _proven(self, found: Sequence[Finding], context: Context) -> Iterable[Finding]:
-        """The findings with their evidence, each kind of it where it is wanted first."""
-        read: set[str] = set()
-        rooted = any(finding.root for finding in found)
+        """The findings with their evidence, each kind of it where it is wanted first at a device."""
+        read: set[tuple[str, Optional[Device]]] = set()
+        root = next((finding for finding in found if finding.root), None)
         for finding in found:
-            wanted = tuple(name for name in finding.wanted if name not in read)
-            # What follows from something else needs no proof, if that has some.
-            if wanted and finding.level != INFO and not (rooted and finding.effect and not finding.root):
-                read.update(wanted)
-                yield finding._replace(evidence=tuple(self._evidence(finding._replace(wanted=wanted), context)))
-            else:
-                yield finding
+            follows = finding.effect or finding.event.drop is not None
+            # What follows from a cause needs no words of its own for it, and what only repeats it no proof either.
+            if root is not None and not finding.root and follows and finding.event.skb == root.event.skb:
+                finding = finding._replace(advice=(), doubt="")
+            device = finding.event.device
+            wanted = tuple(name for name in finding.wanted if (name, device) not in read)
+            if wanted and finding.level != INFO and not (root is not None and finding.effect and not finding.root):
+                read.update((name, device) for name in wanted)
+                finding = finding._replace(evidence=tuple(self._evidence(finding._replace(wanted=wanted), context)))
+            yield finding
 
 
 def of_drop(item: Event, name: Optional[str], reason: Optional[Reason], where: str) -> Finding:
@@ -128,18 +142,20 @@ def of_drop(item: Event, name: Optional[str], reason: Optional[Reason], where: s
     place in the kernel.
     """
     place = Told("location", where)
+    at = _EVIDENCE_AT.get(re.split(r"[+.]", where)[0], ())
     if name is None:
         return Finding(
             item, WARN, "drop", "the kernel dropped the packet and does not say why", effect=True, told=(place,),
-            advice=("the functions before this one, and what they returned, tell the cause",),
+            advice=("the functions before this one, and what they returned, tell the cause",), wanted=at,
             doubt="this kernel gives no reasons for drops",
         )  # fmt: skip
     told = (place, Told("drop reason", name))
-    wanted = _EVIDENCE.get(name, ("qdisc",) if name.startswith(_QDISC_PREFIX) else ())
     effect = name in _NO_CAUSES
+    wanted = _EVIDENCE.get(name, ("qdisc",) if name.startswith(_QDISC_PREFIX) else at if effect else ())
     if reason is None:
         return Finding(item, ERROR, name, "the kernel dropped the packet", effect, told, wanted=wanted)
-    return Finding(item, reason.level, name, _sentence(reason.meaning), effect, told, reason.fix, wanted)
+    advice = tuple(_sentence(text) for text in reason.fix)
+    return Finding(item, reason.level, name, _sentence(reason.meaning), effect, told, advice, wanted)
 
 
 def _sentence(text: str) -> str:

@@ -73,6 +73,8 @@ NORMAL_FREES = (
 
 def is_normal_free(function: str, packet: Packet, reason: Optional[str]) -> bool:
     """Whether a function that frees this packet has only done with it."""
+    if not packet.flags & HAS_L4:
+        return False
     # A raw socket's clone does not count as one: a ping that uses such a socket gets its answer all the same.
     if reason == "NO_SOCKET":
         return packet.l4_protocol in _ANSWERS and packet.l4[0] == _ANSWERS[packet.l4_protocol]
@@ -81,7 +83,6 @@ def is_normal_free(function: str, packet: Packet, reason: Optional[str]) -> bool
     return any(
         free.function == function.partition(".")[0]
         and free.protocol == packet.l4_protocol
-        and packet.flags & HAS_L4
         and packet.l4[free.offset] & free.mask in free.values
         for free in NORMAL_FREES
     )

@@ -149,6 +149,21 @@ def backlog(*, root: Path = ROOT) -> Iterator[Evidence]:
         yield from_proc("net/softnet_stat", f"{text}{f' ({named})' if named else ''}")
 
 
+def handlers(protocol: int, ifname: str, *, root: Path = ROOT) -> Iterator[Evidence]:
+    """Who receives packets of a protocol, an EtherType, that come in by a device."""
+    text = proc("net/ptype", root)
+    if text is None:
+        return
+    found: list[str] = []
+    for line in text.splitlines()[1:]:
+        # "0806 eth0     arp_rcv", maybe with a module behind it; without a device it is for all of them.
+        kind, *device, function = (word for word in line.split() if not word.startswith("["))
+        if kind in ("ALL", f"{protocol:04x}") and device in ([], [ifname]):
+            found.append(function if kind != "ALL" else f"{function} (a packet socket, which only watches)")
+    who = ", ".join(dict.fromkeys(found)) or "nobody"
+    yield from_proc("net/ptype", f"who takes packets of protocol 0x{protocol:04x} that come in by {ifname}: {who}")
+
+
 def checksum(ifname: str, *, root: Path = ROOT) -> Iterator[Evidence]:
     """Who checks checksums, and how many were wrong."""
     told = [f"{what} {'on' if on else 'off'}" for what, on in _checksum_offloads(ifname)]

@@ -5,9 +5,10 @@ from functools import partial
 from typing import Any, Callable
 
 from . import inside, ruleset
-from .event import Event
+from .event import Event, Packet
 from .evidence import Evidence
 from .inside import TIMEOUT_S, NoAnswer
+from .iptables import may_fit
 from .nftables import Chain
 from .ruleset import LegacyChain, Rule, Rulesets
 from .verdicts import Decision, decisions
@@ -73,7 +74,7 @@ class Firewalls:
         except NoAnswer as error:
             found = LegacyChain("", (), str(error))
         assert isinstance(found, LegacyChain)
-        yield from _legacy_rules(found, table, chain)
+        yield from _legacy_rules(found, table, chain, item.packet)
 
 
 def _chain(decision: Decision, place: tuple[str, int], rule: Rule) -> str:
@@ -88,18 +89,18 @@ def _text(rule: Rule) -> str:
     return rule.text or f"no text, {rule.lacking}{words}"
 
 
-def _legacy_rules(found: LegacyChain, table: str, chain: str) -> Iterator[Evidence]:
-    source = "iptables-legacy"
+def _legacy_rules(found: LegacyChain, table: str, chain: str, packet: Packet) -> Iterator[Evidence]:
+    source, where = "iptables-legacy", f"table {table}, chain {chain}"
     suspects = [*found.suspects, *([f"-P {chain} {found.policy}"] if found.policy == "DROP" else [])]
+    fitting = [line for line in suspects if may_fit(line, packet)]
     if found.lacking:
-        yield Evidence(source, f"table {table}, chain {chain}: {found.lacking}")
-    elif not suspects:
-        yield Evidence(source, f"table {table}, chain {chain}: nothing there drops packets any more")
-    elif len(suspects) == 1:
-        yield Evidence(source, f"table {table}, chain {chain}: only this can drop a packet there: {suspects[0]}")
+        yield Evidence(source, f"{where}: {found.lacking}")
+    elif not fitting:
+        yield Evidence(source, f"{where}: nothing there drops such packets any more")
+    elif len(fitting) == 1:
+        which = f", of {len(suspects)} that drop packets" if len(suspects) > 1 else ""
+        yield Evidence(source, f"{where}: only this can drop the packet there{which}: {fitting[0]}")
     else:
-        yield Evidence(
-            source, f"table {table}, chain {chain}: the kernel does not tell which rule it was, one of {len(suspects)}"
-        )
-        for line in suspects[:_SUSPECTS_MAX]:
+        yield Evidence(source, f"{where}: the kernel does not tell which rule it was, one of {len(fitting)}")
+        for line in fitting[:_SUSPECTS_MAX]:
             yield Evidence(source, line)

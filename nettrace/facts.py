@@ -1,11 +1,12 @@
 """What a trace tells beyond the packet: members of the kernel's structs, found from the arguments of its function.
 
 A fact is written as C would reach it: `Qdisc->ops->id` begins at the argument that points to a struct
-Qdisc, `nft_chain@1->name` at argument 1, whose type the function's prototype leaves open. In
-`sk_buff->_skb_refdst:rtable->rt_type` the colon says what a member points to that is no pointer to C. Of
-several, with bars between them, the first counts that the kernel has. An array of characters, or a pointer
-to some, is a text; `+16` behind a path leads on by so many bytes, to a pointer in an array. `enum
-sk_rst_reason` is the argument of this type itself, `int@1` argument 1.
+Qdisc, `nft_chain@1->name` at argument 1, whose type the function's prototype leaves open. A colon says what
+something is that C calls otherwise: the argument in `sock:tcp_sock->srtt_us`, what a number points to in
+`sk_buff->_skb_refdst:rtable->rt_type`, the bytes of an array in `sk_buff->cb:tcp_skb_cb->seq`. Of several,
+with bars between them, the first counts that the kernel has. An array of characters, or a pointer to some,
+is a text; 16 bytes are one number. `+16` behind a path leads on by so many bytes, to a pointer in an array.
+`enum sk_rst_reason` is the argument of this type itself, `int@1` argument 1.
 """
 
 import re
@@ -16,13 +17,14 @@ from .btf import Prototype
 from .layouts import Types
 
 POINTER_BYTES = 8
+ADDRESS_BYTES = 16  # of IPv6
 TEXT_BYTES = 32
 TEXT_WORDS = TEXT_BYTES // 8
 # More than the facts of any trace take.
 WORDS_MAX = 12
 
 _PATH = re.compile(
-    r"(?P<struct>\w+)(?:@(?P<argument>[0-5]))?(?P<members>(?:->[\w.]+(?::\w+)?)+)(?:\+(?P<further>\d+))?"
+    r"(?P<struct>\w+)(?::(?P<cast>\w+))?(?:@(?P<argument>[0-5]))?(?P<members>(?:->[\w.]+(?::\w+)?)+)(?:\+(?P<further>\d+))?"
 )
 _VALUE = re.compile(r"(?P<type>(?:enum )?\w+)@(?P<argument>[0-5])|(?P<enum>enum \w+)")
 _STRUCT_POINTER = re.compile(r"(?:struct|union) (\w+) \*")
@@ -54,14 +56,15 @@ class Fact(NamedTuple):
     @property
     def words(self) -> int:
         """How many 64-bit words it takes in a message."""
-        return TEXT_WORDS if self.is_text else 1
+        return TEXT_WORDS if self.is_text else -(-self.size // 8)
 
     def value(self, words: Sequence[int]) -> Union[int, str]:
         """The fact in the words of a message."""
         if self.is_text:
             raw = b"".join(word.to_bytes(8, "little") for word in words)
             return raw.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
-        number = words[0] >> self.shift & self.mask
+        number = words[0] if len(words) == 1 else words[0] | words[1] << 64
+        number = number >> self.shift & self.mask
         bits = 8 * self.size
         return number - (1 << bits) if self.signed and number >> bits - 1 else number
 
@@ -94,11 +97,12 @@ def _find(name: str, path: str, prototype: Optional[Prototype], types: Types) ->
     match = _PATH.fullmatch(path)
     if match is None:
         return _argument_itself(name, path, prototype)
-    struct: Optional[str] = match["struct"]
+    struct: Optional[str] = match["cast"] or match["struct"]
     argument = _argument(match["struct"], match["argument"], prototype)
     if argument is None:
         return None
     hops: list[Hop] = []
+    before = 0  # bytes, of arrays that are taken for structs
     steps = match["members"][2:].split("->")
     for place, step in enumerate(steps):
         member_path, _, cast = step.partition(":")
@@ -107,20 +111,25 @@ def _find(name: str, path: str, prototype: Optional[Prototype], types: Types) ->
             return None
         kind = types.member_type(struct, member_path) or ""
         if place < len(steps) - 1:
-            hops.append(Hop(member.offset, not kind.endswith("*")))
+            if kind.endswith("]"):
+                before += member.offset
+            else:
+                hops.append(Hop(before + member.offset, not kind.endswith("*")))
+                before = 0
             pointer = _STRUCT_POINTER.fullmatch(kind)
             struct = cast or (pointer[1] if pointer else None)
             continue
+        offset = before + member.offset
         if _CHARS.fullmatch(kind):
             if kind.endswith("*"):
-                return Fact(name, argument, (*hops, Hop(member.offset, False)), 0, TEXT_BYTES, is_text=True)
-            return Fact(name, argument, tuple(hops), member.offset, min(member.size, TEXT_BYTES), is_text=True)
+                return Fact(name, argument, (*hops, Hop(offset, False)), 0, TEXT_BYTES, is_text=True)
+            return Fact(name, argument, tuple(hops), offset, min(member.size, TEXT_BYTES), is_text=True)
         if match["further"] is not None:
-            return Fact(name, argument, tuple(hops), member.offset + int(match["further"]), POINTER_BYTES)
-        if member.size not in (1, 2, 4, 8):
+            return Fact(name, argument, tuple(hops), offset + int(match["further"]), POINTER_BYTES)
+        if member.size not in (1, 2, 4, 8, ADDRESS_BYTES):
             return None
         return Fact(
-            name, argument, tuple(hops), member.offset, member.size, signed=kind in _SIGNED,
+            name, argument, tuple(hops), offset, member.size, signed=kind in _SIGNED,
             shift=member.shift, mask=member.mask,
         )  # fmt: skip
     return None
@@ -164,6 +173,8 @@ def c_text(sets: Sequence[Sequence[Fact]]) -> str:
                 lines.append(f"FACT_VALUE({word}, {source})")
             elif fact.is_text:
                 lines.append(f"FACT_TEXT({word}, {source}, {fact.offset}, {fact.size})")
+            elif fact.size == ADDRESS_BYTES:
+                lines.append(f"FACT_ADDRESS({word}, {source}, {fact.offset}, {fact.size})")
             else:
                 lines.append(f"FACT(u{8 * fact.size}, {word}, {source}, {fact.offset})")
             word += fact.words

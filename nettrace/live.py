@@ -34,7 +34,7 @@ def diagnosis(kernel: Kernel, what: Plan, meanings: Rules, evidence_s: float) ->
         return hex(address) if found is None else found.name
 
     def told(item: Event) -> tuple[Told, ...]:
-        return analyzers.tell(item, reset_reason, symbol)
+        return analyzers.tell(item, reset_reason, symbol, kernel.tick_ns)
 
     def deciding(context: Context, item: Event) -> Optional[Told]:
         return analyzers.deciding(context, item, symbol) if analyzers.hook_functions(item) else None

@@ -58,6 +58,13 @@ _TC = (
 )  # fmt: skip
 _TC_WITH_NUMBER = {1: "TC_ACT_JUMP", 2: "TC_ACT_GOTO_CHAIN"}
 
+# The kernel's headers give these names by #define, so that its BTF does not know them.
+DEFINED = {
+    name: number
+    for names in (enumerate(_VERDICTS), enumerate(_RX), _XMIT.items(), enumerate(_TC, -1))
+    for number, name in names
+}
+
 # include/uapi/linux/bpf.h
 _XDP = ("XDP_ABORTED", "XDP_DROP", "XDP_PASS", "XDP_TX", "XDP_REDIRECT")
 

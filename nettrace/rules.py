@@ -2,7 +2,7 @@
 
 A rule belongs to traces and says when it holds: `when: {return: {lt: 0}}`. What is compared is what the
 function returned (`return`; `verdict` if that is one of netfilter's), why a packet was dropped (`drop_reason`,
-by its name), or one of the trace's facts.
+by its name), or one of the trace's facts, with numbers, names of numbers, or another fact of the trace.
 All conditions must hold; without any, the rule always does. Of the rules of a trace the first that holds counts.
 """
 
@@ -15,7 +15,7 @@ from typing import Optional, Union
 
 from . import yamlfile
 from .event import Event
-from .meaning import number, verdict
+from .meaning import DEFINED, number, verdict
 from .reasons import DROP_FILE, LEVELS, RESET_FILE
 from .suggest import did_you_mean
 from .tree import Trace, Tree
@@ -32,15 +32,7 @@ OPERATORS = ("eq", "ne", "lt", "le", "gt", "ge", "in", "between")
 RETURN, VERDICT, REASON = "return", "verdict", "drop_reason"
 _RETURNED = (RETURN, VERDICT)
 
-# Numbers that the kernel's headers give names by #define, so that its BTF does not know them: include/uapi/linux/
-# netfilter.h, include/linux/netdevice.h, include/net/sch_generic.h, include/uapi/linux/pkt_cls.h.
-_DEFINED = {
-    "NF_DROP": 0, "NF_ACCEPT": 1, "NF_STOLEN": 2, "NF_QUEUE": 3, "NF_REPEAT": 4, "NF_STOP": 5,
-    "NET_RX_SUCCESS": 0, "NET_RX_DROP": 1,
-    "NET_XMIT_SUCCESS": 0, "NET_XMIT_DROP": 1, "NET_XMIT_CN": 2,
-    "TC_ACT_UNSPEC": -1, "TC_ACT_OK": 0, "TC_ACT_SHOT": 2, "TC_ACT_STOLEN": 4, "TC_ACT_QUEUED": 5,
-    "TC_ACT_REDIRECT": 7, "TC_ACT_TRAP": 8, "NULL": 0, "true": 1, "false": 0,
-}  # fmt: skip
+_DEFINED = {**DEFINED, "NULL": 0, "true": 1, "false": 0}
 _SYMBOL = re.compile(r"-?(?:\w+\.)?(?P<word>[A-Za-z_]\w*)")
 
 
@@ -192,11 +184,13 @@ def _conditions(item: Item, traces: list[Trace]) -> Iterable[Condition]:
                 raise value.error("the list is empty: the rule can never hold")
             if operator == "between" and len(found) != 2:
                 raise value.error("'between' needs two numbers, the lowest and the highest")
+            if operator not in ("eq", "ne", "in"):
+                if subject == REASON:
+                    raise value.error("a reason has a name: eq, ne and in compare it")
+                _check_limits(value, found)
             limits = [limit for limit in found if isinstance(limit, int)]
             if operator == "between" and limits != sorted(limits):
                 raise value.error(f"nothing is between {limits[0]} and {limits[1]}: the rule can never hold")
-            if subject == REASON and operator not in ("eq", "ne", "in"):
-                raise value.error("a reason has a name: eq, ne and in compare it")
             yield Condition(subject, operator, found)
 
 
@@ -212,6 +206,12 @@ def _check_subject(subject: str, item: Item, traces: list[Trace]) -> None:
             raise item.error(
                 f"{trace.name} tells no '{subject}'{did_you_mean(subject, known)}; it has {', '.join(known)}"
             )
+
+
+def _check_limits(item: Item, limits: tuple[Value, ...]) -> None:
+    for limit in limits:
+        if isinstance(limit, str) and not isinstance(limit, FactName) and not _is_symbol(limit):
+            raise item.error(f"'{limit}' is no number, no name of one, and no other fact of the trace")
 
 
 def _value(item: Item, subject: str, told: frozenset[str]) -> Value:

@@ -16,7 +16,7 @@ from .headers import IP, PING, UDP, packet
 
 
 def told(one: Any = PING, **facts: Union[int, str]) -> list[Told]:
-    return list(tell(Event(0, "x", 1, one, facts=tuple(facts.items()))))
+    return list(tell(Event(0, "x", 1, one, facts=tuple(facts.items())), tick_ns=4_000_000))
 
 
 def register(address: str) -> int:
@@ -85,6 +85,16 @@ def test_hooks(family: int, hook: int) -> None:
             "route", "route: unicast via 192.168.7.1 dev eth0",
         ),
         ({"route": 2, "gateway": 0, "device": "lo"}, "route", "route: local dev lo"),
+        # AF_INET and AF_INET6; behind an IPv4 gateway, and where there is none, the kernel leaves what was there.
+        (
+            {"route": 1, "gateway": 0xFF << 64 | register("192.168.7.1"), "gateway_family": 2, "device": "eth0"},
+            "route", "route: unicast via 192.168.7.1 dev eth0",
+        ),
+        (
+            {"route": 1, "gateway": 0x77 << 120 | 0x80FE, "gateway_family": 10, "device": "eth0"},
+            "route", "route: unicast via fe80::77 dev eth0",
+        ),
+        ({"route": 1, "gateway": 0xFF << 64, "gateway_family": 0, "device": "lo"}, "route", "route: unicast dev lo"),
         ({"route": 3, "device": "eth0"}, "route", "route: broadcast dev eth0"),
         ({"route": 5, "device": "eth0"}, "route", "route: multicast dev eth0"),
         ({"route": 7, "device": "lo"}, "route", "route: unreachable dev lo"),
@@ -112,6 +122,18 @@ def test_hooks(family: int, hook: int) -> None:
         ({"connection": 0xFFFF888100000002}, "connection", "connection: new"),
         ({"connection": 0xFFFF888100000003}, "connection", "connection: established, reply"),
         ({"connection": 7}, "connection", "connection: untracked"),
+        # srtt_us is eight times the time in microseconds
+        ({"rtt": 8 * 152_001, "rtt_min": 95}, "round trip", "srtt:152.001ms, rtt_min:0.095ms"),
+        (
+            {"sequence": 100, "end": 1548, "timeouts": 0, "rto": 51, "resent": 0},
+            "retransmission", "retransmission: seq 100:1548, RTO 204 ms, sent again on this connection before: 0",
+        ),
+        (
+            {"sequence": 4294967295, "end": 9, "timeouts": 3, "rto": 400, "resent": 7},
+            "retransmission",
+            "retransmission: seq 4294967295:9, timeouts in a row: 3, RTO 1600 ms, "
+            "sent again on this connection before: 7",
+        ),
         ({"connection": 0xFFFF888100000005}, "connection", "connection: 5"),
     ],
 )  # fmt: skip
@@ -140,6 +162,8 @@ def test_facts_in_words(facts: dict[str, Union[int, str]], label: str, text: str
         {"state": 0},
         # Without a route, its device has no name.
         {"route": 0, "gateway": 0, "device": ""},
+        # Before the first sample.
+        {"rtt": 0, "rtt_min": 0xFFFFFFFF},
         # For rules only.
         {"ttl": 1},
         {"hop_limit": 1},
@@ -264,6 +288,8 @@ EXAMPLES: dict[str, dict[str, Union[int, str]]] = {
     "route": {"route": 1, "device": "a"}, "gateway": {"route": 1, "device": "a"}, "device": {"route": 1, "device": "a"},
     "mtu": {"mtu": 10}, "fragment": {"mtu": 10, "fragment": DF}, "neighbour": {"neighbour": 1}, "state": {"state": 1},
     "reset_reason": {"reset_reason": 1}, "queued": {"queued": 9, "backlog": 1}, "backlog": {"queued": 9, "backlog": 1},
+    "gateway_family": {"route": 1, "device": "a"}, **{name: {"rtt": 8, "rtt_min": 1} for name in ("rtt", "rtt_min")},
+    **{name: {"sequence": 1, "end": 2} for name in ("sequence", "end", "timeouts", "rto", "resent")},
     "connection": {"connection": 7}, "functions": {"functions": 1, "function0": 1},
     **{name: {"functions": 8, **dict.fromkeys(HOOK_FUNCTIONS, 1)} for name in HOOK_FUNCTIONS},
 }  # fmt: skip

@@ -11,7 +11,7 @@ import pytest
 from nettrace import files, reasons
 from nettrace.analyzers import Told
 from nettrace.diagnosis import _EVIDENCE, Diagnosis, Finding, of_drop
-from nettrace.event import Context, Drop, Event
+from nettrace.event import Context, Device, Drop, Event
 from nettrace.evidence import Evidence
 from nettrace.reasons import Reason
 from nettrace.rules import Rule
@@ -135,6 +135,33 @@ def test_evidence_is_read_once(traces: list[str], drops: bool, asked: dict[str, 
     assert proven == {name: (Evidence("ip route", f"of {name}"),) for name in asked}
 
 
+def test_evidence_is_read_for_each_device() -> None:
+    # As when copies of a broadcast end at several.
+    host = Host()
+    diagnosis = Diagnosis(rule_of, lambda item: (), drop_of, host.evidence)
+    events = tuple(Event(at, "warn a", at, PING, device=Device(at, f"eth{at}", 7)) for at in (1, 2))
+    diagnosis.findings(Context(7, (1, 2), events, False, False))
+    assert host.asked == [("a", ("route", "a"))] * 2
+
+
+def test_what_follows_from_a_cause_gives_no_advice() -> None:
+    findings = found("error effect a", "error b", "warn c")
+    assert [(finding.name, finding.advice) for finding in findings] == [
+        ("b", ("do it",)), ("a", ()), ("c", ("do it",)),
+    ]  # fmt: skip
+    # In the end it is dropped; by itself, a drop is the cause.
+    assert [finding.advice for finding in found("error a", drops=True)] == [("do it",), ()]
+    assert [finding.advice for finding in found(drops=True)] == [("Start it",)]
+    silent = Diagnosis(rule_of, lambda item: (), lambda item: of_drop(item, None, None, "x"), Host().evidence)
+    assert [bool(finding.doubt) for finding in silent.findings(context("error a", drops=True))] == [False, False]
+    assert [bool(finding.doubt) for finding in silent.findings(context(drops=True))] == [True]
+    # A copy that ends elsewhere has another fate.
+    diagnosis = Diagnosis(rule_of, lambda item: (), drop_of, Host().evidence)
+    copy = Event(9, "kfree_skb", 2, PING, drop=Drop(0xABCD, 3))
+    _, drop = diagnosis.findings(Context(7, (1, 2), (Event(1, "error a", 1, PING), copy), False, False))
+    assert drop.advice == ("Start it",)
+
+
 def test_a_finding_still_says_what_it_wanted() -> None:
     assert [finding.wanted for finding in found("error a", "error b")] == [("route", "a"), ("route", "b")]
 
@@ -172,7 +199,7 @@ PLACE = Told("location", "tcp_v4_rcv+0x1")
 def test_a_drop_with_a_reason_that_is_known() -> None:
     assert of_drop(DROPPED, "NO_SOCKET", REASON, "tcp_v4_rcv+0x1") == Finding(
         DROPPED, ERROR, "NO_SOCKET", "No socket. None at all", False, (PLACE, Told("drop reason", "NO_SOCKET")),
-        ("Start it.",), ("listeners",),
+        ("Start it",), ("listeners",),
     )  # fmt: skip
 
 
@@ -186,7 +213,26 @@ def test_a_drop_with_a_reason_that_nobody_described() -> None:
 def test_a_drop_without_a_reason_is_an_inference_and_no_cause() -> None:
     finding = of_drop(DROPPED, None, None, "tcp_v4_rcv+0x1")
     assert (finding.level, finding.effect, finding.told) == (WARN, True, (PLACE,))
-    assert finding.doubt and finding.advice and not finding.wanted
+    assert finding.doubt and finding.advice
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "wanted"),
+    [
+        (None, "tcp_v4_rcv+0x1", ("listeners",)),
+        ("NOT_SPECIFIED", "veth_xdp_rcv_skb+0x12", ("xdp",)),
+        ("NOT_SPECIFIED", "__netif_receive_skb_core.constprop.0+0x12", ("handlers", "tc")),
+        (None, "somewhere+0x1", ()),
+        (None, "0xffffffff81000000", ()),
+        # The reason says more.
+        ("TCP_CSUM", "tcp_v4_rcv+0x1", ("checksum",)),
+        ("TCP_FLAGS", "tcp_v4_rcv+0x1", ()),
+    ],
+)
+def test_without_a_reason_the_place_tells_what_to_look_for(
+    name: Optional[str], where: str, wanted: tuple[str, ...]
+) -> None:
+    assert of_drop(DROPPED, name, None, where).wanted == wanted
 
 
 @pytest.mark.parametrize("name", ["NOT_SPECIFIED", "NETFILTER_DROP"])

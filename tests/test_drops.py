@@ -20,7 +20,7 @@ from nettrace.sinks import Display, DropTable, Lookups, Summary, Text
 from nettrace.source import Settings
 from tests.record_kernel import VERSIONS
 
-from .headers import PING, PING_TEXT, ipv6
+from .headers import ICMP, IP, PING, PING_TEXT, icmp, ipv6, packet
 
 WITH_REASONS = [version for version in VERSIONS if version != "5.10"]
 ENDING = Lookups(
@@ -66,6 +66,14 @@ def test_reasons_are_the_kernels_in_any_case_and_with_or_without_its_prefix(
 def test_reasons_that_are_none(kernels: dict[str, Kernel], reasons: str, words: str) -> None:
     with pytest.raises(UsageError, match=re.escape(words)):
         chosen(kernels["6.12"], reasons)
+
+
+def test_an_answer_that_a_raw_socket_has_got_is_no_drop() -> None:
+    answer = packet(IP, ICMP, icmp(0))
+    assert drops.is_normal_free("icmp_rcv", answer, "NO_SOCKET")
+    assert not drops.is_normal_free("icmp_rcv", PING, "NO_SOCKET")
+    # A later fragment has no header that tells.
+    assert not drops.is_normal_free("icmp_rcv", packet(IP, ICMP, fragment_offset=1480), "NO_SOCKET")
 
 
 def test_a_kernel_without_reasons(kernels: dict[str, Kernel]) -> None:

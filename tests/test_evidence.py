@@ -13,7 +13,7 @@ import pytest
 
 from nettrace import netns
 from nettrace.evidence import Evidence, counters, read
-from nettrace.evidence_devices import backlog, conntrack
+from nettrace.evidence_devices import backlog, conntrack, handlers
 from nettrace.evidence_routes import forwarding
 from tests.scene import play, refused
 
@@ -49,6 +49,23 @@ def test_backlog(tmp_path: Path) -> None:
         ("/proc/sys/net/core/netdev_max_backlog", "the most packets that wait for a CPU: 1000"),
         ("/proc/net/softnet_stat", "packets that all CPUs dropped with a full backlog: 31 (CPU 3: 31)"),
     ]
+
+
+def test_handlers(tmp_path: Path) -> None:
+    assert list(handlers(0x0806, "eth0", root=tmp_path)) == []
+    # As the kernel writes it: by type, device and function, maybe with its module.
+    table = "Type Device      Function\nALL  eth0     packet_rcv [af_packet]\n0806          arp_rcv\n"
+    write(tmp_path, "net/ptype", table + "88cc eth1     packet_rcv\n86dd          ipv6_rcv\n")
+
+    def of(protocol: int, device: str) -> str:
+        (found,) = handlers(protocol, device, root=tmp_path)
+        return found.text.rpartition(": ")[2]
+
+    watching = "packet_rcv (a packet socket, which only watches)"
+    assert of(0x0806, "eth0") == f"{watching}, arp_rcv"
+    assert of(0x0806, "eth1") == "arp_rcv"
+    assert of(0x88CC, "eth1") == "packet_rcv"
+    assert (of(0x88CC, "eth0"), of(0x88CC, "eth2")) == (watching, "nobody")
 
 
 def test_connection_tracking(tmp_path: Path) -> None:

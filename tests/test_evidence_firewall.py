@@ -117,7 +117,7 @@ def test_the_rules_of_legacy_iptables() -> None:
     item = step("ipt_do_table", 10, table="filter", hook=1)
     host = Host(LegacyChain("ACCEPT", ("-A INPUT -j DROP",)))
     (only,) = found(host, item, item)
-    assert only.text == "table filter, chain INPUT: only this can drop a packet there: -A INPUT -j DROP"
+    assert only.text == "table filter, chain INPUT: only this can drop the packet there: -A INPUT -j DROP"
     assert host.asked == [(NETNS, ruleset.legacy, "ip", "filter", "INPUT", 8.0)]
     host = Host(LegacyChain("DROP", ("-A INPUT -j DROP",)))
     texts = [one.text for one in found(host, item, item)]
@@ -127,6 +127,12 @@ def test_the_rules_of_legacy_iptables() -> None:
         "-P INPUT DROP",
     ]
     host = Host(LegacyChain("ACCEPT", ()))
-    assert "nothing there drops packets any more" in found(host, item, item)[0].text
+    assert "nothing there drops such packets any more" in found(host, item, item)[0].text
+    # The packet is a ping.
+    host = Host(LegacyChain("ACCEPT", ("-A INPUT -p tcp -j DROP", "-A INPUT -p icmp -j DROP")))
+    (only,) = found(host, item, item)
+    assert only.text.endswith("only this can drop the packet there, of 2 that drop packets: -A INPUT -p icmp -j DROP")
+    host = Host(LegacyChain("ACCEPT", ("-A INPUT -p tcp -j DROP",)))
+    assert "nothing there drops such packets any more" in found(host, item, item)[0].text
     host = Host(LegacyChain("", (), "gone"))
     assert [one.text for one in found(host, item, item)] == ["table filter, chain INPUT: gone"]

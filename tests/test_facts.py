@@ -1,5 +1,7 @@
 """Facts found on the recorded kernels, held against what BTF and the kernel's own headers say of these structs."""
 
+from ipaddress import ip_address
+
 import pytest
 
 from nettrace import facts, files, tree
@@ -40,6 +42,30 @@ def test_a_member_taken_as_a_pointer_to_a_struct(kernels: dict[str, Kernel], ver
         (Hop(dst.offset, True),),
         kind.offset,
     )
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_c_calls_otherwise(kernels: dict[str, Kernel], version: str) -> None:
+    btf = kernels[version].btf
+    send = Prototype((Param("sk", "struct sock *"), Param("skb", "struct sk_buff *")), "int")
+    srtt = facts.find("rtt", "sock:tcp_sock->srtt_us", send, btf)
+    assert srtt is not None and (srtt.argument, srtt.hops, srtt.size) == (0, (), 4)
+    # struct tcp_skb_cb begins with seq and end_seq, 32 bits each.
+    cb = btf.member("sk_buff", "cb")
+    assert cb is not None
+    end = facts.find("end", "sk_buff->cb:tcp_skb_cb->end_seq", send, btf)
+    assert end == Fact("end", 1, (), cb.offset + 4, 4, mask=0xFFFFFFFF)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_address_of_ipv6(kernels: dict[str, Kernel], version: str) -> None:
+    btf = kernels[version].btf
+    found = facts.find("gateway", "sk_buff->_skb_refdst:rtable->rt_gw6", HOOK, btf)
+    assert found is not None and (found.size, found.words) == (16, 2)
+    # In network byte order, in two words of a little-endian machine.
+    assert found.value([0x80FE, 0x77 << 56]) == int.from_bytes(ip_address("fe80::77").packed, "little")
+    gw4 = btf.member("rtable", "rt_gw4")
+    assert gw4 is not None and gw4.offset == found.offset
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -109,6 +109,8 @@ RETURNED = [
     (VERSIONS, "tcp_rcv_state_process", 0, "state-handled"),
     (VERSIONS, "tcp_rcv_state_process", 1, "state-handled"),
     (VERSIONS, "tcp_v4_send_reset", 0, "reset-sent"),
+    (VERSIONS, "tcp_add_backlog", 1, "backlog-refused"),
+    (VERSIONS, "tcp_add_backlog", 0, ""),
 ]
 
 

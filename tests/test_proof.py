@@ -77,6 +77,7 @@ QUESTIONS: list[tuple[str, list[Question]]] = [
     ("conntrack", [("conntrack", (), {}), ("conntrack_entry", ("tcp", SOURCE, 40000, TARGET, 443), {})]),
     ("backlog", [("backlog", (), {})]),
     ("checksum", [("checksum", ("eth0",), {})]),
+    ("handlers", [("handlers", (IP, "eth0"), {})]),
     # One after the other, as the rule has them.
     ("device qdisc", [("device", (2,), {}), ("qdisc", (2,), {})]),
 ]
@@ -110,7 +111,7 @@ def test_firewalls_are_asked_in_their_own_way(asked: Asked, monkeypatch: pytest.
 
 
 def test_all_questions_are_above() -> None:
-    assert {wanted for wanted, _ in QUESTIONS} == {*proof._QUESTIONS, "device qdisc"}
+    assert {wanted for wanted, _ in QUESTIONS} == {*proof._OF_DEVICES, *proof._OF_FLOWS, "device qdisc"}
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,9 @@ def test_all_questions_are_above() -> None:
         # Without a device nothing is asked about it.
         (SEGMENT, Device(0, "", OWN), "rp_filter forwarding neighbour device qdisc xdp tc checksum", []),
         (SEGMENT, None, "device listeners", ["listeners"]),
-        (packet(ARP), ETH0, "route neighbour", []),
+        # ARP has addresses but no ports, other protocols have neither.
+        (packet(ARP), ETH0, "listeners route neighbour", ["route", "neighbour"]),
+        (packet(0x88CC), ETH0, "route neighbour rp_filter mtu device conntrack", ["device", "conntrack"]),
         (SEGMENT, ETH0, "", []),
     ],
 )
@@ -204,11 +207,13 @@ def test_routes_are_asked_for_as_the_packet_came(way: list[Event], iif: int, ask
 
 
 def gateway(text: str) -> tuple[tuple[str, int], ...]:
-    """The fact, as the register of a little-endian machine has it."""
-    return (("gateway", int.from_bytes(socket.inet_aton(text), "little")),)
+    """The facts, as a little-endian machine has them."""
+    address = ip_address(text)
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    return ("gateway", int.from_bytes(address.packed, "little")), ("gateway_family", family)
 
 
-ROUTER = ip_address("192.168.7.1")
+ROUTER, ROUTER6 = ip_address("192.168.7.1"), ip_address("fe80::77")
 
 
 @pytest.mark.parametrize(
@@ -217,6 +222,9 @@ ROUTER = ip_address("192.168.7.1")
         ([step("x", ETH0)], -1, TARGET),
         ([step("ip_output", ETH0, facts=gateway("192.168.7.1")), step("x", ETH0)], -1, ROUTER),
         ([step("ip_output", ETH0, facts=gateway("192.168.7.1"))], -1, ROUTER),
+        # An IPv4 route by a router of IPv6, and a route of IPv6, whose facts have no family.
+        ([step("ip_output", ETH0, facts=gateway("fe80::77"))], -1, ROUTER6),
+        ([step("ip6_output", ETH0, ipv6(UDP), facts=gateway("fe80::77")[:1])], -1, ROUTER6),
         # The destination is on the link.
         ([step("ip_output", ETH0, facts=gateway("0.0.0.0")), step("x", ETH0)], -1, TARGET),
         ([step("ip_output", ETH0, facts=gateway("192.168.7.1"), skb=2), step("x", ETH0)], -1, TARGET),

@@ -26,7 +26,7 @@ groups:
   some:
     desc: some
     traces:
-      check: {skb: 0, facts: {type: "int@1", kind: "Qdisc->ops->id"}, desc: a}
+      check: {skb: 0, facts: {type: "int@1", most: "int@2", kind: "Qdisc->ops->id"}, desc: a}
       send: {skb: 0, desc: b}
       seen: {tracepoint: "net:seen", skb: 0, desc: c}
       dropped: {tracepoint: "skb:kfree_skb", skb: 0, role: drop, desc: d}
@@ -129,6 +129,7 @@ def test_the_files_are_read_by_name_and_those_of_reasons_are_not(load: Load, tmp
             "nothing is between 5 and 1: the rule can never hold",
         ),
         (rule("a", "send", "{return: {eq: a b}}"), 3, "'a b' is no number, and no name of one"),
+        (rule("a", "check", "{type: {gt: moost}}"), 3, "'moost' is no number, no name of one, and no other fact"),
         # NULL is YAML's own word for nothing.
         (rule("a", "send", "{return: {eq: NULL}}"), 3, "text is expected, not nothing"),
         (
@@ -351,6 +352,13 @@ def test_facts_are_compared(load: Load) -> None:
     assert judged(load(rule("a", "check", "{kind: {gt: 1}}")))(item._replace(facts=(("kind", "2"),))) == ""
 
 
+def test_facts_are_compared_with_each_other(load: Load) -> None:
+    name = judged(load(rule("more", "check", "{type: {gt: most}}")))
+    item = Event(0, "check", 1, PING)
+    told = [(("type", 3), ("most", 2)), (("type", 2), ("most", 2)), (("type", 3),)]
+    assert [name(item._replace(facts=each)) for each in told] == ["more", "", ""]
+
+
 # The rules of nettrace itself.
 
 
@@ -438,10 +446,12 @@ def test_what_is_wrong_comes_with_advice_or_is_an_effect(shipped: Rules) -> None
 
 def test_evidence_that_can_be_asked_for(shipped: Rules) -> None:
     wanted = {name for one in shipped.all for name in one.evidence}
-    wanted |= {name for names in diagnosis._EVIDENCE.values() for name in names}
+    for table in (diagnosis._EVIDENCE, diagnosis._EVIDENCE_AT):
+        wanted |= {name for names in table.values() for name in names}
     # Firewalls are asked in another way.
-    assert wanted - proof._QUESTIONS.keys() == {"firewall"}
-    assert not proof._QUESTIONS.keys() - wanted
+    questions = {*proof._OF_DEVICES, *proof._OF_FLOWS}
+    assert wanted - questions == {"firewall"}
+    assert not questions - wanted
 
 
 def test_no_two_rules_have_a_name(shipped: Rules) -> None:

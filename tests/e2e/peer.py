@@ -56,6 +56,13 @@ def tcp_serve(address: str, port: str) -> None:
     tell(bytes=received)
 
 
+def tcp_full(address: str, port: str) -> None:
+    """Listens with a queue for one connection, which is there, and accepts none."""
+    with socket.create_server((address, int(port)), backlog=0), socket.create_connection((address, int(port))):
+        print("ready", flush=True)
+        signal.pause()
+
+
 def tcp_send(address: str, port: str, size: str, source: str = "") -> None:
     with socket.create_connection((address, int(port)), TIMEOUT_S, (source, 0)) as connection:
         own_port = connection.getsockname()[1]
@@ -477,6 +484,13 @@ def tcp_bad_checksum(source: str, target: str, port: str) -> None:
     segment = struct.pack(">HHIIBBHHH", 7018, int(port), 1, 0, 0x50, 0x02, 1024, 0xDEAD, 0)
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as client:
         client.sendto(ipv4(source, target, socket.IPPROTO_TCP, segment), (target, 0))
+    tell(sent=1)
+
+
+def frame(device: str, protocol: str) -> None:
+    """Sends a frame of an EtherType to everybody."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM) as client:
+        client.sendto(b"x" * 46, (device, int(protocol), 0, 0, b"\xff" * 6))
     tell(sent=1)
 
 

@@ -153,8 +153,10 @@ def iptables_nft(net: Net) -> None:
 
 
 def iptables_legacy(net: Net) -> None:
-    rule = "INPUT -p udp --dport 7004 -j DROP"
-    with undone(net.server, f"iptables-legacy -A {rule}", f"iptables-legacy -D {rule}"):
+    rule, other = (f"INPUT -p udp --dport {port} -j DROP" for port in (7004, 1))
+    undo = f"iptables-legacy -D {rule}; ip netns exec {net.server.name} iptables-legacy -D {other}"
+    with undone(net.server, f"iptables-legacy -A {rule}", undo):
+        net.server.sh(f"iptables-legacy -A {other}")
         send_udp(net.client, net.server.ip, 7004)
         net.wait(":7004", TITLE)
 
@@ -268,6 +270,24 @@ def no_neighbour_v6(net: Net) -> None:
     net.wait("UDP: ", "[fd77:2::77]:7022")
 
 
+def accept_queue_full(net: Net) -> None:
+    listener = Peer(net.server, "tcp-full", net.server.ip, "7023")
+    connecting = net.client.popen("bash", "-c", f"</dev/tcp/{net.server.ip}/7023")
+    try:
+        net.wait(":7023", "10.77.1.2")
+    finally:
+        connecting.kill()
+        connecting.communicate()
+        listener.kill()
+
+
+def no_neighbour_via(net: Net) -> None:
+    route = "10.77.50.0/24 via inet6 fd77:2::78 dev rs"
+    with undone(net.router, f"ip route add {route}", f"ip route del {route}"):
+        send_udp(net.client, "10.77.50.1", 7024)
+        net.wait("UDP: ", "10.77.50.1:7024")
+
+
 @dataclass(frozen=True)
 class Expected:
     """What the first finding of a fault's packet must be."""
@@ -357,6 +377,14 @@ FAULTS: dict[str, tuple[tuple[str, ...], Callable[[Net], None], Expected]] = {
     "no-neighbour-v6": (
         (r"\] UDP: .*\[fd77:2::77\]:7022$",), no_neighbour_v6,
         Expected(("ndisc_error_report",), "neighbour", r"fd77:2::77"),
+    ),
+    "accept-queue-full": (
+        (r"10\.77\.1\.2:\d+ -> 10\.77\.2\.2:7023 .*flags:S$",), accept_queue_full,
+        Expected(("tcp_conn_request",), "accept queue", r"10\.77\.2\.2:7023: .* wait to be accepted: 1, limit 0"),
+    ),
+    "no-neighbour-via-v6": (
+        (r"\] UDP: .*10\.77\.50\.1:7024$",), no_neighbour_via,
+        Expected(("ndisc_error_report",), "neighbour", r"fd77:2::78 on rs is FAILED"),
     ),
 }  # fmt: skip
 
@@ -453,6 +481,20 @@ def test_nat_is_no_fault_and_tells_what_became_what(analysed: list[Packet]) -> N
     assert re.search(r"10\.77\.1\.2:\d+ .*10\.77\.2\.1:\d+", packet.text)
 
 
+def test_acknowledgements_tell_round_trips(analysed: list[Packet]) -> None:
+    pattern = r"\[tcp_ack .* \*srtt:(\d+\.\d{3})ms, rtt_min:(\d+\.\d{3})ms\*"
+    trips = [(float(srtt), float(least)) for one in analysed for srtt, least in re.findall(pattern, one.text)]
+    assert trips
+    # Both in one unit, an average and the least; packets on one host, even an emulated one, take less than seconds.
+    assert all(0 < least <= srtt + 0.001 < 5000 for srtt, least in trips)
+
+
+def test_routes_by_routers_of_both_versions(analysed: list[Packet]) -> None:
+    assert "*route: unicast via 10.77.1.1 dev c0*" in of(analysed, r"UDP: 10\.77\.1\.2:\d+ -> .*:6003").text
+    assert "*route: unicast via fd77:1::1 dev c0*" in of(analysed, r"UDP: \[fd77:1::2\]:\d+ -> .*:6004").text
+    assert "*route: unicast via fd77:2::78 dev rs*" in of(analysed, r"UDP: .*10\.77\.50\.1:7024").text
+
+
 @pytest.mark.parametrize("name", FAULTS)
 def test_the_first_finding_is_the_cause(analysed: list[Packet], name: str) -> None:
     texts, _, expected = FAULTS[name]
@@ -471,7 +513,7 @@ MASKS = (
     (r"\+0x[0-9a-f]+", "+0xN"), (r"\b80[0-9a-f]{2}: of", "N: of"),
     (r"\b(pid|id|handle|rule|metric|over limits|dropped|waiting|or) \d+", r"\1 N"),
     (r":(3[2-9]|[4-6]\d)\d{3}\b", ":PORT"), (r"asked \d+ times", "asked N times"),
-    (r"\b(InCsumErrors|errors) \d+", r"\1 N"),
+    (r"\b(InCsumErrors|errors) \d+", r"\1 N"), (r"\b(found full|at listeners|of a listener): \d+", r"\1: N"),
 )  # fmt: skip
 GOLDEN = Path(__file__).resolve().parents[1] / "data" / "diag"
 

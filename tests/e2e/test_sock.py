@@ -31,6 +31,7 @@ class Seen:
     """What nettrace printed, and what happened."""
 
     trace: Nettrace
+    again: Nettrace  # the segments that were sent again
     v4: Connection
     v6: Connection
     stalled: Peer
@@ -62,7 +63,10 @@ class Seen:
 def seen(pair: Pair) -> Iterator[Seen]:
     left, right = pair
     try:
-        with Nettrace("--sock", "--detail", "-P", f"{PORT}-{STALLED_PORT}", "-t", TRACES) as trace:
+        with (
+            Nettrace("--sock", "--detail", "-P", f"{PORT}-{STALLED_PORT}", "-t", TRACES) as trace,
+            Nettrace("--basic", "-P", str(STALLED_PORT), "-t", "tcp_retransmit_skb") as again,
+        ):
             before = left.snmp("Tcp", "RetransSegs")
             server = Peer(right, "tcp-serve", right.ip, str(STALLED_PORT))
             stalled = Peer(left, "tcp-stall", right.ip, str(STALLED_PORT), str(SIZE))
@@ -72,12 +76,14 @@ def seen(pair: Pair) -> Iterator[Seen]:
             left.sh("tc qdisc add dev l0 root netem loss 100%")
             stalled.go_on()
             trace.wait_lines_with("[tcp_retransmit_skb", RETRANSMISSIONS)
+            again.wait_lines_with("retransmission: ", RETRANSMISSIONS)
             # Who holds it is found by reading all of /proc, which is not done all the time.
             trace.wait_line(f"[sk:python3-{stalled.process.pid}]")  # ip has become the program
             ss = left.sh(f"ss -tinoH dport = :{STALLED_PORT}")
             at_least = left.snmp("Tcp", "RetransSegs") - before
             assert trace.stop() == 0
-        yield Seen(trace, v4, v6, stalled, ss, (at_least, left.snmp("Tcp", "RetransSegs") - before))
+            assert again.stop() == 0
+        yield Seen(trace, again, v4, v6, stalled, ss, (at_least, left.snmp("Tcp", "RetransSegs") - before))
         stalled.kill()
         server.kill()
     finally:
@@ -140,6 +146,27 @@ def test_each_retransmission_is_seen(seen: Seen, pair: Pair) -> None:
     assert seen.resent[0] >= RETRANSMISSIONS
     # A tail loss probe goes by __tcp_retransmit_skb alone, which some compilers put into its other caller.
     assert seen.resent[0] - 1 <= len(resent) <= seen.resent[1]
+
+
+def test_what_is_told_of_a_retransmission(seen: Seen) -> None:
+    pattern = (
+        r"retransmission: seq (\d+):(\d+), timeouts in a row: (\d+), RTO (\d+) ms, "
+        r"sent again on this connection before: (\d+)"
+    )
+    found = [(line.seconds, re.search(pattern, line.note)) for line in seen.again.lines]
+    rows = [(seconds, *map(int, match.groups())) for seconds, match in found if match]
+    assert RETRANSMISSIONS <= len(rows) == len(found)
+    # Nothing is acknowledged any more: it is always the first segment, and each time is twice the one before.
+    starts, timeouts, before = ([row[at] for row in rows] for at in (1, 3, 5))
+    assert len(set(starts)) == 1
+    assert all(0 < (end - start) % (1 << 32) <= SIZE for _, start, end, *_ in rows)
+    assert timeouts == list(range(1, len(rows) + 1))
+    assert before == sorted(before) and before[-1] < seen.resent[1]
+    for (earlier, _, _, _, short_ms, _), (later, _, _, _, long_ms, _) in zip(rows, rows[1:]):
+        assert abs(long_ms - 2 * short_ms) <= 8  # a jiffy for each
+        assert later - earlier > long_ms / 1000 - 0.1
+    (rto,) = re.findall(r"\brto:(\d+)", seen.ss)
+    assert any(abs(int(rto) - 2 * row[4]) <= 8 for row in rows)
 
 
 def test_timers_are_in_seconds_and_expire_when_they_say(seen: Seen, pair: Pair) -> None:
