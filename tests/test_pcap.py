@@ -13,6 +13,7 @@ import pytest
 
 from nettrace import pcap
 from nettrace.errors import KernelError, UsageError
+from nettrace.filters import PacketFilter
 from nettrace.pcap import Instruction
 from tests import record_pcap
 from tests.native import BASE, UNSET, Native, needs_compiler
@@ -249,7 +250,7 @@ class Programs(Native):
             "struct pcap_bytes bytes = { &place, (void *)skb, start, tag };"
             f"switch (program) {{ {cases} }} return -1; }}"
         )
-        super().__init__(directory, {"FILTER_PCAP": 1}, never + functions + ask)
+        super().__init__(directory, PacketFilter(expression="arp"), never + functions + ask)
         self.library.ask.argtypes = [ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint64] + [ctypes.c_uint32] * 3
 
     def run(self, program: int, data: bytes, tag: int = 0) -> bool:
@@ -343,7 +344,7 @@ class Expression(Native):
     def __init__(self, directory: Path, expression: str) -> None:
         l2, l3 = record_pcap.load()[expression]
         more = pcap.translate(l2.instructions, "pcap_l2") + pcap.translate(l3.instructions, "pcap_l3")
-        super().__init__(directory, {"FILTER_PCAP": 1}, more)
+        super().__init__(directory, PacketFilter(expression="arp"), more)
 
     def matches(
         self, data: bytes, *, mac: Optional[int] = None, l3: Optional[int] = None, pulled: int = 0, tci: int = 0,
