@@ -8,6 +8,7 @@ import urllib.request
 from dataclasses import dataclass
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from .net import Host, ping, sh
 from .tool import Line, Nettrace, parse_line
@@ -19,7 +20,6 @@ OPEN, CLOSED, CROWDED, STALLED, FULL, LAST = 9400, 9401, 9402, 9403, 9404, 9499
 DATAGRAMS = 5
 # More than an emulated CPU that is busy delays healthy traffic.
 DELAY_MS = 400
-SAMPLE = re.compile(r"^nettrace_(\w+)(?:\{(.*)\})? (\S+)$")
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,14 @@ class Seen:
 
 
 def scraped(port: int) -> dict[str, float]:
-    """The metrics, by name and labels as they are written; the unit tests read them with the client library."""
+    """The metrics, by name and labels as they are written."""
     text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30).read().decode()
-    samples = [SAMPLE.match(line) for line in text.splitlines() if not line.startswith("#")]
-    assert all(samples)
-    return {f"{match[1]}{{{match[2] or ''}}}": float(match[3]) for match in samples if match}
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    found = {}
+    for name, labels, value, *_ in samples:
+        inside = ",".join(f'{key}="{word}"' for key, word in labels.items())
+        found[f"{name.replace('nettrace_', '', 1)}{{{inside}}}"] = value
+    return found
 
 
 def free_port() -> int:

@@ -40,6 +40,7 @@ PACKAGES = (
     "nftables",
     "procps",
     "python3-bpfcc",
+    "python3-prometheus-client",
     "python3-pyroute2",
     "python3-pytest",
     "python3-tabulate",
