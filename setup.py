@@ -8,17 +8,18 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
-VERSION = re.search(r'__version__ = "(.+)"', (HERE / "nettrace" / "__init__.py").read_text())[1]
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "nettrace" / "version.py").read_text())[1]
 
 
 class BuildWithData(build_py):
-    """Copies tracer.yaml, rules/ and bpf/ to nettrace/data, where nettrace.files looks first."""
+    """Copies tracer.yaml, the JSON schema, rules/ and bpf/ to nettrace/data, where nettrace.files looks first."""
 
     def run(self):
         super().run()
         data = Path(self.build_lib) / "nettrace" / "data"
         data.mkdir(parents=True, exist_ok=True)
-        shutil.copy(HERE / "tracer.yaml", data)
+        for file in ("tracer.yaml", "nettrace.schema.json"):
+            shutil.copy(HERE / file, data)
         for folder in ("rules", "bpf"):
             shutil.copytree(HERE / folder, data / folder, dirs_exist_ok=True)
 

@@ -1,3 +1,27 @@
-"""nettrace follows packets through the Linux kernel and says where and why they die."""
+"""nettrace follows packets through the Linux kernel and says where and why they die.
 
-__version__ = "0.1.0"
+A recording (`nettrace -w FILE`) is read with:
+
+    import nettrace
+
+    with nettrace.open("incident.ntr") as recording:
+        for packet in recording:
+            for finding in recording.findings(packet):
+                print(finding.level, finding.event.trace, finding.message)
+"""
+
+from typing import TYPE_CHECKING
+
+from .version import __version__
+
+if TYPE_CHECKING:
+    from .replay import Recording
+
+__all__ = ["__version__", "open"]
+
+
+def open(path: str) -> "Recording":
+    """A recording: iterate over its packets, ask it for findings; see nettrace.replay.Recording."""
+    from .replay import Recording
+
+    return Recording(path)

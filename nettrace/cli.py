@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from . import (
     files,
     filters,
     live,
+    matching,
     metrics,
     netns,
     options,
@@ -39,16 +40,24 @@ from . import (
 )
 from .errors import BpfError, KernelError, NettraceError, UsageError
 from .filters import PacketFilter
+from .header import TABLES, Header, skips, utc_offset_s
 from .histogram import Histogram
+from .host import Host
+from .jsonlines import JsonLines, coverage_line
 from .kernel import Kernel, check, check_user
-from .latency import edge_of, latency_text
+from .latency import edge_of
 from .plan import Plan, Skipped, Wishes
+from .player import Player
+from .recorder import Recorder
+from .recording import Writer
+from .replay import Recording
 from .rules import Rules
-from .run import Run, Table, totals, wall_offset_ns
+from .run import Run, Table, totals, unit_of, wall_offset_ns
 from .selection import Selection
-from .sinks import Display, DropTable, Summary
-from .sockets import peer_of, peers_text, rtt_text
+from .sinks import Display, Summary
+from .sockets import peer_of
 from .source import Settings, Source
+from .tables import LatencySummary, Peer, RoundTrips
 
 if TYPE_CHECKING:
     from .bpf import Session
@@ -71,6 +80,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     debug = False
     try:
         asked = options.parse(arguments)
+        asked.command = tuple(sys.argv[1:] if arguments is None else arguments)
         debug = asked.debug
         level = logging.DEBUG if debug else logging.INFO if asked.verbose else logging.WARNING
         logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
@@ -96,11 +106,17 @@ def _main(asked: argparse.Namespace) -> int:
         known = reasons.load(files.RULES)
         sys.stdout.write(explain.text(asked.explain, traces, rules.load(files.RULES, traces), known))
         return 0
+    if asked.json_schema:
+        sys.stdout.write(files.SCHEMA.read_text(encoding="utf-8"))
+        return 0
+    if asked.read is not None:
+        return _replay(asked)
     kernel = Kernel(btf=None if asked.btf_path is None else Path(asked.btf_path))
     if asked.trace is not None and asked.trace.strip() == "?":
-        sys.stdout.write(sinks.tree_text(coverage.of(traces, kernel, multi=_multi(asked.backend, kernel))))
+        covered = coverage.of(traces, kernel, multi=_multi(asked.backend, kernel))
+        sys.stdout.write(coverage_line(covered) if asked.json else sinks.tree_text(covered))
         return 0
-    packet_filter = _filter(asked)
+    packet_filter = _filter(asked, _namespace(asked))
     if asked.print_filter:
         sys.stdout.write(_filter_text(packet_filter))
         return 0
@@ -148,11 +164,11 @@ def _main(asked: argparse.Namespace) -> int:
     )  # fmt: skip
 
 
-def _latency_table(session: "Session", trace: Callable[[int, int], str]) -> str:
+def _latency_table(session: "Session", trace: Callable[[int, int], str]) -> LatencySummary:
     counted = totals(session.counters())
     latencies = Histogram.from_bytes(session.value("latencies", 0))
     edges = [edge_of(key, values, trace) for key, values in session.entries("edges")]
-    return latency_text(latencies, edges, one_point=counted["one_point"], short=counted["short"])
+    return LatencySummary(latencies, edges, counted["one_point"], counted["short"])
 
 
 def _sock(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel, packet_filter: PacketFilter) -> int:
@@ -215,12 +231,13 @@ def _monitor(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel, packe
         tracing=kernel.features.tracing and asked.backend == "auto",
         timed=[trace for trace in traces.traces() if trace.name in timed],
     )  # fmt: skip
+    host, traced = live.Running(kernel, asked.evidence_time), live.traced(what)
     settings = Settings(
         follow=False,
         ringbuf=kernel.features.ringbuf and not asked.perf_buffer,
         detail=_with_detail(asked),
         count_hits=asked.func_stats,
-        trouble=trouble.c_text(what, live.judge(kernel, what, meanings), live.return_types(kernel, what)),
+        trouble=trouble.c_text(what, live.judge(host, traced, meanings), live.return_types(host, traced)),
         drops=drops.choose(kernel, count=True, harmless=live.harmless_reasons()),
         count_rtt=bool(timed),
         tracked_max=1,
@@ -241,7 +258,7 @@ def _counted(session: "Session", run: Run, what: Plan, kernel: Kernel) -> metric
     for (kind, where), count in session.hits().items():
         hits[run.trace(kind, where)] += count
     watched = {probe.trace.name for probe in what.probes if probe.trace.monitor}
-    lookups = live.lookups(kernel, what)
+    lookups = live.lookups(live.Running(kernel, 0), live.traced(what))
     return metrics.Counted(
         drops=metrics.totals_by_place(
             session.drops(), lookups.reason, lambda place: sinks.place_in_code(place, lookups.symbol), event.NO_REASON
@@ -282,14 +299,13 @@ def _check_rtt(what: Plan) -> None:
     raise KernelError(f"this kernel does not tell of round trips: {plan.RTT_FUNCTION}: {reason}")
 
 
-def _rtt_table(session: "Session", *, by_peer: bool) -> str:
+def _rtt_table(session: "Session", *, by_peer: bool) -> RoundTrips:
     values = [session.value("rtt_histograms", number) for number in range(len(source.RTT_HISTOGRAMS))]
-    text = rtt_text([Histogram.from_bytes(value) for value in values])
-    if by_peer:
-        peers = session.entries("rtt_peers")
-        crowded_out = totals(session.counters())["crowded_out"]
-        text += "\n" + peers_text([(*peer_of(key), Histogram.from_bytes(value)) for key, value in peers], crowded_out)
-    return text
+    sample, smoothed, least = [Histogram.from_bytes(value) for value in values]
+    if not by_peer:
+        return RoundTrips(sample, smoothed, least)
+    peers = [Peer(*peer_of(key), Histogram.from_bytes(value)) for key, value in session.entries("rtt_peers")]
+    return RoundTrips(sample, smoothed, least, peers, totals(session.counters())["crowded_out"])
 
 
 def _check_matching(what: Plan, selected: Selection) -> None:
@@ -310,35 +326,19 @@ def _run(
     program = _rendered(asked, what, kernel, settings, packet_filter)
     if program is None:
         return 0
-    display = replace(
-        _display(asked),
-        tiny=asked.tiny_show,
-        returns=asked.ret,
-        latency=asked.latency_show,
-        latency_free=asked.latency_free,
-        end_traces=frozenset(selected.wishes.end_at),
-        stacks=frozenset(selected.wishes.stack_at),
-    )
-    diagnosis = live.diagnosis(kernel, what, meanings, asked.evidence_time)
-    lookups = replace(live.lookups(kernel, what), remarks=diagnosis.remarks, remarked=meanings.by_trace)
-    if asked.diag:
-        sink: sinks.Text = sinks.Diagnosed(
-            sys.stdout, display, lookups, diagnosis.findings, quiet=asked.diag_quiet, keep=asked.diag_keep
-        )
-    elif asked.latency:
-        sink = sinks.LatencyText(sys.stdout, display, lookups)
-    else:
-        sink = sinks.Text(sys.stdout, display, lookups)
-    programs = _compiled(program)
-    started = time.monotonic()
-    with Session(programs, program.values, what, settings, multi) as session:
-        run = Run(
-            session, kernel, what, settings, sink, count=asked.count, join_clones=not asked.trace_noclone,
-            min_latency_ns=packet_filter.min_latency_ns, table=table,
-        )  # fmt: skip
-        meanwhile = evidence.prepare if asked.diag else None
-        with _exported(way, session, run, what, kernel):
-            return _attend(session, run, what, verbose=asked.verbose, started=started, meanwhile=meanwhile)
+    with _recording(asked) as writer:
+        view = _View(asked, kernel, what, writer, meanings, stack_at=selected.wishes.stack_at,
+                     end_at=selected.wishes.end_at, settings=settings)  # fmt: skip
+        programs = _compiled(program)
+        started = time.monotonic()
+        with Session(programs, program.values, what, settings, multi) as session:
+            run = Run(
+                session, kernel, what, settings, view.sink, count=asked.count, join_clones=not asked.trace_noclone,
+                min_latency_ns=packet_filter.min_latency_ns, table=table, recorder=view.recorder,
+            )  # fmt: skip
+            meanwhile = evidence.prepare if asked.diag else None
+            with _exported(way, session, run, what, kernel):
+                return _attend(session, run, what, view, verbose=asked.verbose, started=started, meanwhile=meanwhile)
 
 
 def _drop(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel, packet_filter: PacketFilter) -> int:
@@ -365,27 +365,76 @@ def _drop(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel, packet_f
         return 0
     for shortage in drops.shortages(kernel, unread=unread):
         log.warning("nettrace: %s", shortage)
-    return _run_drop(asked, kernel, what, settings, program)
+    return _run_drop(asked, kernel, what, settings, program, rules.load(files.RULES, traces))
 
 
-def _run_drop(asked: argparse.Namespace, kernel: Kernel, what: Plan, settings: Settings, program: Source) -> int:
+def _run_drop(
+    asked: argparse.Namespace, kernel: Kernel, what: Plan, settings: Settings, program: Source, meanings: Rules
+) -> int:
     from .bpf import Session
     from .dropstat import DropStat
 
-    lookups = live.lookups(kernel, what)
-    programs = _compiled(program)
-    started = time.monotonic()
-    with Session(programs, program.values, what, settings, False) as session:
-        run: _Run
-        if asked.drop_stat:
-            table = DropTable(sys.stdout, lookups, meanings=asked.verbose)
-            run = DropStat(session, table, count=asked.count)
-        else:
-            stacks = frozenset(probe.trace.name for probe in what.probes) if asked.drop_stack else frozenset[str]()
-            display = replace(_display(asked), traces=False, meanings=asked.verbose, stacks=stacks)
-            sink = sinks.Text(sys.stdout, display, lookups)
-            run = Run(session, kernel, what, settings, sink, count=asked.count, join_clones=False)
-        return _attend(session, run, what, verbose=asked.verbose, started=started)
+    stacks = [probe.trace.name for probe in what.probes] if asked.drop_stack else []
+    with _recording(asked) as writer:
+        view = _View(asked, kernel, what, writer, meanings, stack_at=stacks, settings=settings)
+        programs = _compiled(program)
+        started = time.monotonic()
+        with Session(programs, program.values, what, settings, False) as session:
+            run: _Run
+            if asked.drop_stat:
+                run = DropStat(session, view.sink, count=asked.count, recorder=view.recorder)
+            else:
+                run = Run(
+                    session, kernel, what, settings, view.sink, count=asked.count, join_clones=False,
+                    recorder=view.recorder,
+                )  # fmt: skip
+            return _attend(session, run, what, view, verbose=asked.verbose, started=started)
+
+
+class _View:
+    """What a run is shown by, and recorded by if that was asked for."""
+
+    def __init__(
+        self, asked: argparse.Namespace, kernel: Kernel, what: Plan, writer: Optional[Writer], meanings: Rules, *,
+        stack_at: Iterable[str], end_at: Iterable[str] = (), settings: Settings,
+    ) -> None:  # fmt: skip
+        self._meanings = meanings
+        mode = _mode(asked)
+        self.header = Header(
+            mode=mode,
+            unit=unit_of(settings),
+            command=asked.command,
+            kernel=kernel.release,
+            clock_offset_ns=wall_offset_ns(),
+            utc_offset_s=utc_offset_s(),
+            own_netns=netns.current(),
+            traces=live.traced(what),
+            skipped=(),
+            attached=0,
+            detail=settings.detail,
+            join_clones=not asked.trace_noclone,
+            stack_at=tuple(sorted(stack_at)),
+            end_at=tuple(sorted(end_at)),
+        )
+        host: Host = live.Running(kernel, asked.evidence_time)
+        self.recorder = None if writer is None else Recorder(writer, host)
+        if self.recorder is not None:
+            host = self.recorder.host
+        self.sink = _sink(asked, self.header, host, meanings, _display(asked, self.header))
+
+    def begin(self, skipped: Sequence[Skipped], attached: int) -> None:
+        """From now on, packets are seen."""
+        self.header = replace(self.header, skipped=skips(skipped), attached=attached)
+        if self.recorder is not None:
+            self.recorder.begin(self.header, self._meanings)
+        self.sink.begin(self.header)
+
+    def end(self, summary: Summary, *, verbose: bool) -> None:
+        """The run is over; StreamError where it could not be recorded whole."""
+        if self.recorder is not None:
+            self.recorder.end(summary)
+        self.sink.end(summary)
+        print(summary.text(verbose), file=sys.stderr, flush=True)
 
 
 def _rendered(
@@ -408,21 +457,124 @@ def _compiled(program: Source) -> "Object":
 class _Run(Protocol):
     """What a mode does between the attaching of its probes and the summary."""
 
-    done: bool
+    @property
+    def done(self) -> bool: ...
 
     def step(self) -> None: ...
     def finish(self) -> None: ...
     def summary(self, *, skipped: int) -> Summary: ...
 
 
-def _display(asked: argparse.Namespace) -> Display:
-    """What of it is the same in all modes."""
+def _mode(asked: argparse.Namespace) -> str:
+    """Which of header.MODES is asked for."""
+    modes = {
+        "drop-stat": asked.drop_stat, "drops": asked.drop, "rtt": asked.rtt, "function-stats": asked.func_stats,
+        "sockets": asked.sock, "latency-summary": asked.latency_summary, "latency": asked.latency,
+        "events": asked.basic,
+    }  # fmt: skip
+    return next((mode for mode, on in modes.items() if on), "packets")
+
+
+def _display(asked: argparse.Namespace, header: Header) -> Display:
     return Display(
         detail=asked.detail,
         columns=asked.columns,
-        wall_offset_ns=wall_offset_ns() if asked.date else None,
+        traces=header.mode != "drops",
+        meanings=asked.verbose and header.mode in ("drops", "drop-stat"),
+        tiny=asked.tiny_show,
+        latency=asked.latency_show,
+        latency_free=asked.latency_free,
+        end_traces=frozenset(header.end_at),
+        returns=asked.ret,
+        stacks=frozenset(header.stack_at),
+        wall_offset_ns=header.clock_offset_ns if asked.date else None,
         colour=sinks.wants_colour(sys.stdout, os.environ),
     )
+
+
+def _sink(asked: argparse.Namespace, header: Header, host: Host, meanings: Rules, display: Display) -> sinks.Text:
+    """What shows a run of this mode as it was asked for."""
+    lookups = live.lookups(host, header.traces)
+    diagnosis = live.diagnosis(host, header.traces, meanings)
+    if header.mode not in ("drops", "drop-stat"):
+        lookups = replace(lookups, remarks=diagnosis.remarks, remarked=meanings.by_trace)
+    if asked.json:
+        findings = diagnosis.findings if asked.diag else None
+        return JsonLines(sys.stdout, display, lookups, findings, quiet=asked.diag_quiet, keep=asked.diag_keep)
+    if header.mode == "drop-stat":
+        return sinks.DropTable(sys.stdout, display, lookups)
+    if asked.diag:
+        return sinks.Diagnosed(
+            sys.stdout, display, lookups, diagnosis.findings, quiet=asked.diag_quiet, keep=asked.diag_keep
+        )
+    if header.mode == "latency":
+        return sinks.LatencyText(sys.stdout, display, lookups)
+    return sinks.Text(sys.stdout, display, lookups)
+
+
+@contextmanager
+def _recording(asked: argparse.Namespace) -> Iterator[Optional[Writer]]:
+    """The file to be written, if one was asked for; raises StreamError in the end, if not all was."""
+    if asked.write is None:
+        yield None
+        return
+    with Writer(asked.write, rotate_bytes=asked.rotate_size, rotate_count=asked.rotate_count) as writer:
+        yield writer
+    if writer.error is not None:
+        raise writer.error
+
+
+def _replay(asked: argparse.Namespace) -> int:
+    """-r: what was recorded, as it was shown, or as it is asked for now."""
+    with Recording(asked.read) as recording:
+        header = recording.header
+        mode = _mode(asked)
+        if mode not in ("packets", header.mode):
+            raise UsageError(f"{asked.read} is a recording of {header.mode}, not of {mode}: leave out the mode")
+        if asked.diag and header.mode != "packets":
+            raise UsageError(
+                f"--diag needs whole packets, and {asked.read} is a recording of {header.mode}: leave it out"
+            )
+        if _with_detail(asked) and not header.detail:
+            raise UsageError(f"{asked.read} was recorded without --detail: leave out --detail and its columns")
+        named = None if asked.netns is None or asked.netns.isdigit() else asked.netns
+        wanted = header.own_netns if asked.netns_current else None if named or not asked.netns else int(asked.netns)
+        packet_filter = _filter(asked, wanted)
+        matches = matching.matcher(packet_filter, header, recording.host, named)
+        display = replace(_display(asked, header), utc_offset_s=header.utc_offset_s)
+        sink = _sink(asked, header, recording.host, recording.meanings, display)
+        player = Player(
+            sink, follow=header.mode == "packets", count=asked.count,
+            join_clones=header.join_clones and not asked.trace_noclone,
+            min_latency_ns=packet_filter.min_latency_ns, wanted=matches,
+        )  # fmt: skip
+        for name, reason in header.skipped:
+            log.info("%s is skipped: %s", name, reason)
+        sink.begin(header)
+        try:
+            recording.feed(player)
+        finally:
+            summary = _replayed(recording, player)
+            sink.end(summary)
+            print(summary.text(asked.verbose), file=sys.stderr, flush=True)
+    return 0
+
+
+def _replayed(recording: Recording, player: Player) -> Summary:
+    """The summary of the run, with the numbers of what is shown now."""
+    header, run = recording.header, recording.summary
+    if run is None:
+        run = Summary(
+            unit=header.unit, shown=0, events=0, lost_messages=(), lost_packets=0, unread_messages=0, missed_hits=0,
+            untracked=0, evicted=0, unfinished=0, incomplete=0, skipped=len(header.skipped),
+        )  # fmt: skip
+    elif header.mode in TABLES:
+        return run
+    return replace(
+        run, shown=player.shown, events=None if run.events is None else player.events,
+        unfinished=player.unfinished if header.mode == "packets" else run.unfinished, incomplete=player.incomplete,
+        short=run.short if not player.short else player.short,
+    )  # fmt: skip
 
 
 def _with_detail(asked: argparse.Namespace) -> bool:
@@ -431,7 +583,7 @@ def _with_detail(asked: argparse.Namespace) -> bool:
 
 
 def _attend(
-    session: "Session", run: _Run, what: Plan, *, verbose: bool, started: float,
+    session: "Session", run: _Run, what: Plan, view: _View, *, verbose: bool, started: float,
     meanwhile: Optional[Callable[[], None]] = None,
 ) -> int:  # fmt: skip
     """Runs what is set up from the attaching of the probes to the summary; meanwhile: to be done beside it."""
@@ -439,24 +591,23 @@ def _attend(
     skipped = [*what.skipped, *session.skipped]
     _report(skipped, session.attached, started)
     with _Signals() as signals:
-        _say("begin trace...")
+        view.begin(skipped, session.attached)
         if meanwhile is not None:
             threading.Thread(target=meanwhile, daemon=True).start()
         while not run.done and not signals.stop:
             run.step()
         run.finish()
-        _say("end trace...")
-        print(run.summary(skipped=len(skipped)).text(verbose), file=sys.stderr, flush=True)
+        view.end(run.summary(skipped=len(skipped)), verbose=verbose)
         session.detach()
     return 0
 
 
-def _say(text: str) -> None:
-    print(text, flush=True)
+def _namespace(asked: argparse.Namespace) -> Optional[int]:
+    """The inode of the namespace that packets must be in."""
+    return netns.current() if asked.netns_current else None if asked.netns is None else netns.resolve(asked.netns)
 
 
-def _filter(asked: argparse.Namespace) -> PacketFilter:
-    namespace = netns.current() if asked.netns_current else None if asked.netns is None else netns.resolve(asked.netns)
+def _filter(asked: argparse.Namespace, namespace: Optional[int]) -> PacketFilter:
     return filters.parse(
         saddr=asked.saddr, daddr=asked.daddr, addr=asked.addr, sport=asked.sport, dport=asked.dport, port=asked.port,
         proto=asked.proto, tcp_flags=asked.tcp_flags, pkt_len=asked.pkt_len, pid=asked.pid, comm=asked.comm,

@@ -1,27 +1,32 @@
 """A run that shows how many packets are dropped, by reason and place, as the kernel counts them."""
 
-import shutil
 import time
-from typing import Optional
+from collections.abc import Sequence
+from typing import Optional, Union
 
 from . import event
 from .bpf import Session
+from .player import Player
+from .recorder import Recorder
 from .run import POLL_MS, SECOND_NS, Every, totals
-from .sinks import DropTable, Summary
+from .sinks import Summary, Text
+from .tables import DropCounts
 
 _SECOND = 1e9
 
 
 class DropStat:
-    """Reads the counts of a session's programs every second and shows them.
+    """Reads the counts of a session's programs every second, shows and records them.
 
     count: how many drops to wait for; None: until the user ends it.
     """
 
-    def __init__(self, session: Session, table: DropTable, *, count: Optional[int]) -> None:
+    def __init__(self, session: Session, sink: Text, *, count: Optional[int], recorder: Optional[Recorder]) -> None:
         self.done = False
         self._session = session
-        self._table = table
+        self._recorder = recorder
+        player = Player(sink, follow=False)
+        self._takers: Sequence[Union[Player, Recorder]] = [player] if recorder is None else [recorder, player]
         self._count = count
         self._started_ns = self._shown_ns = time.monotonic_ns()
         self._seconds = Every(SECOND_NS)
@@ -32,15 +37,15 @@ class DropStat:
         now_ns = time.monotonic_ns()
         if not self._seconds.due(now_ns):
             return
-        rows = shutil.get_terminal_size().lines - 1
-        self._table.show(self._drops(), (now_ns - self._shown_ns) / _SECOND, rows)
+        self._tell(since_ns=self._shown_ns, now_ns=now_ns, last=False)
         self._shown_ns = now_ns
         self.done = self._count is not None and totals(self._session.counters())["matched"] >= self._count
+        self.done |= self._recorder is not None and self._recorder.error is not None
 
     def finish(self) -> None:
         """Shows the last table."""
         self._session.stop_matching()
-        self._table.finish(self._drops(), (time.monotonic_ns() - self._started_ns) / _SECOND)
+        self._tell(since_ns=self._started_ns, now_ns=time.monotonic_ns(), last=True)
 
     def summary(self, *, skipped: int) -> Summary:
         """What was counted and what was not."""
@@ -53,8 +58,11 @@ class DropStat:
             uncounted=total["uncounted"],
         )  # fmt: skip
 
-    def _drops(self) -> dict[tuple[Optional[int], int], int]:
-        return {
+    def _tell(self, *, since_ns: int, now_ns: int, last: bool) -> None:
+        drops = {
             (None if reason == event.NO_REASON else reason, location): count
             for (reason, location), count in self._session.drops().items()
         }
+        for taker in self._takers:
+            taker.table(DropCounts(drops, (now_ns - since_ns) / _SECOND, last))
+            taker.flush()

@@ -8,3 +8,4 @@ _DATA = _PACKAGE / "data" if (_PACKAGE / "data").is_dir() else _PACKAGE.parent
 TREE = _DATA / "tracer.yaml"
 RULES = _DATA / "rules"
 BPF = _DATA / "bpf"
+SCHEMA = _DATA / "nettrace.schema.json"

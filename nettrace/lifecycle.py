@@ -150,6 +150,11 @@ class Lifecycle:
         """How many contexts wait for more."""
         return len(self._open)
 
+    @property
+    def latest_ns(self) -> int:
+        """The time of the latest event of what was told in pieces."""
+        return self._latest_ns
+
     def push(self, record: Record) -> list[Context]:
         """Take one message; the contexts that it completed or that had to make room."""
         join = self._join_clones

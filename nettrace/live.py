@@ -1,14 +1,16 @@
-"""What the running host knows of a run's events: names for numbers, and what they mean."""
+"""What a host knows of a run's events: names for numbers, and what they mean."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Optional
 
 from . import analyzers, drops, files, meaning, netns, reasons
 from .analyzers import Told
 from .diagnosis import Diagnosis, Finding, of_drop
 from .event import Context, Event
-from .kernel import Kernel
+from .evidence import Evidence
+from .host import Host, Traced
+from .kernel import Kernel, Symbol
 from .owners import Owners, Reread
 from .plan import Plan
 from .proof import Prover
@@ -17,20 +19,52 @@ from .rules import Judge, Rules
 from .sinks import Lookups, place_in_code
 
 
-def diagnosis(kernel: Kernel, what: Plan, meanings: Rules, evidence_s: float) -> Diagnosis:
+class Running:
+    """The host that this process runs on; evidence_s: how long the evidence of a finding may take to read."""
+
+    def __init__(self, kernel: Kernel, evidence_s: float) -> None:
+        self.own_netns = netns.current()
+        self.drop_reason = kernel.drop_reason
+        self.enum_names = kernel.enum_names
+        self.return_type = kernel.return_type
+        self.netns = Reread(netns.names).of
+        self.owner = Owners().of
+        self._kernel = kernel
+        self._prover = Prover(self.own_netns, evidence_s)
+
+    def symbol(self, address: int) -> Optional[Symbol]:
+        """See Host; reading all symbols takes long and can wait until the first is asked for."""
+        return self._kernel.function_at(address)
+
+    def evidence(self, finding: Finding, context: Context) -> Sequence[Evidence]:
+        """See Host."""
+        return self._prover.evidence(finding, context)
+
+
+def traced(what: Plan) -> tuple[Traced, ...]:
+    """The traces of a plan."""
+    traces: dict[str, Traced] = {}
+    for probe in what.probes:
+        trace = probe.trace
+        function = None if probe.program.is_tracepoint else probe.target
+        traces.setdefault(trace.name, Traced(trace.name, trace.group, trace.role, trace.desc, function))
+    return tuple(traces.values())
+
+
+def diagnosis(host: Host, traces: Iterable[Traced], meanings: Rules) -> Diagnosis:
     """What says what the events of a run mean."""
 
     def drop(item: Event) -> Optional[Finding]:
         assert item.drop is not None
-        name = None if item.drop.reason is None else kernel.drop_reason(item.drop.reason)
-        symbol = kernel.function_at(item.drop.location)
+        name = None if item.drop.reason is None else host.drop_reason(item.drop.reason)
+        symbol = host.symbol(item.drop.location)
         if symbol is not None and drops.is_normal_free(symbol.name, item.packet, name):
             return None
-        where = place_in_code(item.drop.location, kernel.function_at)
+        where = place_in_code(item.drop.location, host.symbol)
         return of_drop(item, name, None if name is None else _reasons().drop(name), where)
 
     def symbol(address: int) -> str:
-        found = kernel.function_at(address)
+        found = host.symbol(address)
         return hex(address) if found is None else found.name
 
     def told(item: Event) -> tuple[Told, ...]:
@@ -40,24 +74,23 @@ def diagnosis(kernel: Kernel, what: Plan, meanings: Rules, evidence_s: float) ->
         return analyzers.deciding(context, item, symbol) if analyzers.hook_functions(item) else None
 
     def reset_reason(value: int) -> str:
-        return kernel.enum_names("sk_rst_reason").get(value, str(value)).replace("SK_RST_REASON_", "", 1)
+        return host.enum_names("sk_rst_reason").get(value, str(value)).replace("SK_RST_REASON_", "", 1)
 
-    judged = judge(kernel, what, meanings).rule
-    return Diagnosis(judged, told, drop, Prover(netns.current(), evidence_s).evidence, deciding)
+    return Diagnosis(judge(host, traces, meanings).rule, told, drop, host.evidence, deciding)
 
 
-def judge(kernel: Kernel, what: Plan, meanings: Rules) -> Judge:
+def judge(host: Host, traces: Iterable[Traced], meanings: Rules) -> Judge:
     """What says which rule an event meets."""
-    return Judge(meanings, return_types(kernel, what), kernel.enum_names, kernel.drop_reason)
+    return Judge(meanings, return_types(host, traces), host.enum_names, host.drop_reason)
 
 
-def return_types(kernel: Kernel, what: Plan) -> Callable[[str], Optional[str]]:
+def return_types(host: Host, traces: Iterable[Traced]) -> Callable[[str], Optional[str]]:
     """What tells the C type that the function of a trace returns."""
-    functions = _functions(what)
+    functions = _functions(traces)
 
     @functools.cache
     def returns(trace: str) -> Optional[str]:
-        return kernel.return_type(functions[trace]) if trace in functions else None
+        return host.return_type(functions[trace]) if trace in functions else None
 
     return returns
 
@@ -67,28 +100,27 @@ def harmless_reasons() -> frozenset[str]:
     return frozenset(name for name, reason in _reasons().drops.items() if reason.level == "info")
 
 
-def lookups(kernel: Kernel, what: Plan) -> Lookups:
-    """What this host can say of what its kernel tells."""
-    functions = _functions(what)
+def lookups(host: Host, traces: Sequence[Traced]) -> Lookups:
+    """What a host can say of what its kernel tells."""
+    functions = _functions(traces)
 
     def returned(trace: str, value: int) -> str:
-        function = functions[trace]
-        kind = kernel.return_type(function) or ""
-        return meaning.return_text(kind, value, kernel.enum_names, function, kernel.drop_reason)
+        function = functions.get(trace, "")
+        kind = host.return_type(function) or ""
+        return meaning.return_text(kind, value, host.enum_names, function, host.drop_reason)
 
     def drop_meaning(number: int) -> Optional[str]:
-        reason = _reasons().drop(kernel.drop_reason(number))
+        reason = _reasons().drop(host.drop_reason(number))
         return None if reason is None else reason.meaning
 
-    traces = [probe.trace for probe in what.probes]
     return Lookups(
-        symbol=kernel.function_at,
-        reason=kernel.drop_reason,
+        symbol=host.symbol,
+        reason=host.drop_reason,
         meaning=drop_meaning,
         returned=returned,
-        netns=Reread(netns.names).of,
-        own_netns=netns.current(),
-        owner=Owners().of,
+        netns=host.netns,
+        own_netns=host.own_netns,
+        owner=host.owner,
         groups={trace.name: trace.group for trace in traces},
         roles={trace.name: trace.role for trace in traces if trace.role is not None},
     )
@@ -100,6 +132,6 @@ def _reasons() -> Reasons:
     return reasons.load(files.RULES)
 
 
-def _functions(what: Plan) -> dict[str, str]:
+def _functions(traces: Iterable[Traced]) -> Mapping[str, str]:
     """The kernel's functions that are probed, by their traces."""
-    return {probe.trace.name: probe.target for probe in what.probes if not probe.program.is_tracepoint}
+    return {trace.name: trace.function for trace in traces if trace.function is not None}

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn, Optional
 
-from . import __version__
 from .errors import UsageError
 from .plan import RTT_FUNCTION
 from .sinks import COLUMNS
 from .suggest import did_you_mean
+from .version import __version__
 
 # What --output takes too, as older programs called it.
 _COLUMN_ALIASES = {"module": "group"}
@@ -27,6 +27,7 @@ examples:
   nettrace -t tcp-in,life -S 8080 --basic  each hit of those traces by itself
   nettrace -p udp --trace-stack kfree_skb  with the way to each drop
   nettrace --drop -p tcp                   why and where TCP packets are dropped
+  nettrace -p tcp -w incident.ntr          recorded, for nettrace -r incident.ntr
   nettrace -t '?'                          the traces, and what this kernel has of them
 """
 
@@ -59,10 +60,18 @@ _NOT_WITH_MONITOR = (
     *_NOT_WITH_BASIC, "basic", "diag", "drop", "latency", "latency_summary", "sock", "rtt", "rtt_detail",
     "trace_matcher", "trace_free", "trace_stack", "stack",
 )  # fmt: skip
+# What only a live run can do.
+_NOT_WITH_READ = (
+    "write", "trace", "trace_exclude", "trace_matcher", "trace_free", "trace_stack", "stack", "hooks", "drop_stack",
+    "reason", "rate_limit", "filter_srtt", "filter_minrtt", "expression", "force", "perf_buffer", "btf_path",
+    "print_bpf", "print_filter",
+)  # fmt: skip
 _SOCKET_COLUMNS = ("id", "cpu", "netns", "pid", "group", "mark")
 # What --inner is about.
 _HEADERS = ("saddr", "daddr", "addr", "sport", "dport", "port", "proto", "tcp_flags", "pkt_len")
-_SPELLINGS = {"timeline": "--timeline (--skb-mode)", "trace": "-t", "expression": "a filter expression"}
+_SPELLINGS = {
+    "timeline": "--timeline (--skb-mode)", "trace": "-t", "expression": "a filter expression", "write": "-w",
+}  # fmt: skip
 
 
 class _Parser(argparse.ArgumentParser):
@@ -101,6 +110,9 @@ def parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     words += arguments[end + 1 :]
     options.expression = " ".join(words) if words else None
     options.count = _positive("-c", options.count)
+    megabytes = _positive("-C", options.rotate_size)
+    options.rotate_size = None if megabytes is None else megabytes * 1_000_000
+    options.rotate_count = _positive("-W", options.rotate_count)
     options.columns = _columns(options.output)
     options.drop |= options.drop_stack or options.drop_stat or options.reason is not None
     options.diag |= options.diag_quiet or options.diag_keep or options.hooks
@@ -134,6 +146,7 @@ def _check(options: argparse.Namespace) -> None:
             "--inner needs a condition on headers that may hold inside, such as -p, --addr or --port: "
             "all other conditions are about the packet as it is"
         )
+    _check_recording(options)
     if options.diag:
         _refuse(options, ("basic", "func_stats", "drop"), "--diag, which follows packets")
     _check_drop(options)
@@ -146,6 +159,15 @@ def _check(options: argparse.Namespace) -> None:
         _refuse(options, _NOT_WITH_BASIC, "--basic, which follows no packet")
     if options.func_stats:
         _refuse(options, _NOT_WITH_STATS, "--func-stats, which prints no packet")
+
+
+def _check_recording(options: argparse.Namespace) -> None:
+    if options.read is not None:
+        _refuse(options, _NOT_WITH_READ, "-r, which replays what was recorded")
+    if options.write is None and (options.rotate_size or options.rotate_count):
+        raise UsageError("-C and -W are about the files that -w writes: give -w too")
+    if options.rotate_count and not options.rotate_size:
+        raise UsageError("-W needs -C, the size at which another file is begun")
 
 
 def _check_drop(options: argparse.Namespace) -> None:
@@ -243,6 +265,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_packets(parser.add_argument_group("which packets (all that is given must hold)"))
     _add_traces(parser.add_argument_group("which traces (names of traces, groups, functions, and patterns as tcp_*)"))
     _add_output(parser.add_argument_group("what is shown"))
+    _add_kept(parser.add_argument_group("recordings, and output for programs"))
     _add_running(parser.add_argument_group("running"))
     return parser
 
@@ -342,6 +365,16 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
     add("--timeline", "--skb-mode", action="store_true", help="packets are followed and shown whole: the default")
     add("-c", "--count", metavar="N", help="end after N packets (with --basic: N hits)")
     add("-v", "--verbose", action="store_true", help="say more, for example why traces are skipped")
+
+
+def _add_kept(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("-w", "--write", metavar="FILE", help="record what is seen in this file too, to be shown again with -r")
+    add("-C", "--rotate-size", metavar="MB", help="-w, and go on in FILE.1, FILE.2, ... after so many megabytes each")
+    add("-W", "--rotate-count", metavar="N", help="-C, and keep only the last N files")
+    add("-r", "--read", metavar="FILE", help="show a recording instead, on any host and without root")
+    add("--json", action="store_true", help="JSON, one object a line, with more than text has room for")
+    add("--json-schema", action="store_true", help="print the JSON schema of these lines and exit")
 
 
 def _add_running(group: argparse._ArgumentGroup) -> None:

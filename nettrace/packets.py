@@ -81,7 +81,7 @@ _ICMPV6_CODES = {
 _ICMPV6_ECHO = {128: "ping request", 129: "ping reply", 160: "ping request(ext)", 161: "ping reply(ext)"}
 
 # The letters in the order that users of the older programs know; the rarer ones after them.
-_TCP_FLAGS = ((0x02, "S"), (0x10, "A"), (0x08, "P"), (0x04, "R"), (0x01, "F"), (0x20, "U"), (0x40, "E"), (0x80, "C"))
+TCP_FLAGS = ((0x02, "S"), (0x10, "A"), (0x08, "P"), (0x04, "R"), (0x01, "F"), (0x20, "U"), (0x40, "E"), (0x80, "C"))
 
 _ARP_REQUEST = 1
 _ARP_REPLY = 2
@@ -184,7 +184,7 @@ def _ends(packet: Packet) -> tuple[str, str]:
 
 def _tcp_tail(l4: bytes) -> str:
     _, _, seq, ack, flags = event.TCP_L4.unpack(l4)
-    letters = "".join(letter for bit, letter in _TCP_FLAGS if flags & bit)
+    letters = "".join(letter for bit, letter in TCP_FLAGS if flags & bit)
     return f" seq:{seq}, ack:{ack}, flags:{letters}"
 
 

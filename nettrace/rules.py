@@ -114,6 +114,12 @@ class Rules:
         )
 
     @property
+    def enums(self) -> frozenset[str]:
+        """The enums whose members something is compared with."""
+        values = (value for rule in self.all for condition in rule.conditions for value in condition.values)
+        return frozenset(str(value).lstrip("-").rpartition(".")[0] for value in values if "." in str(value))
+
+    @property
     def need_return(self) -> frozenset[str]:
         """The traces whose functions' return must be told for all their rules to be decided."""
         return frozenset(trace for rule in self.all if rule.needs_return for trace in rule.traces)

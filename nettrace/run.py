@@ -1,29 +1,31 @@
-"""A run: messages go through the decoder and the lifecycle engine to the sink, until the end."""
+"""A run: messages go through the decoder to the player, and to the recorder if there is one, until the end."""
 
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Optional
+from typing import Optional, Union
 
 from .bpf import Session
 from .decode import Decoder
-from .event import PLACES, Context, Record
+from .event import PLACES, Record
 from .kernel import Kernel
-from .lifecycle import Lifecycle
 from .plan import Plan
-from .sinks import Summary, Text, stats_text
+from .player import IDLE_NS, Player
+from .recorder import Recorder
+from .sinks import Summary, Text
 from .source import Settings
 from .stream import TimeOrder
+from .tables import FunctionStats
+from .tables import Table as Counted
 
 POLL_MS = 100
-# How often packets whose end was not seen are looked for, and how long they must have been idle.
+# How often packets whose end was not seen are looked for, and how long they must have been idle: IDLE_NS.
 SWEEP_NS = 5_000_000_000
-IDLE_NS = 30_000_000_000
 SECOND_NS = 1_000_000_000
 # How long the end may take to read what is left; what then is unread is counted.
 DRAIN_NS = 500_000_000
 
-Table = Callable[[Session, Callable[[int, int], str]], str]
+Table = Callable[[Session, Callable[[int, int], str]], Counted]
 
 
 class Every:
@@ -52,7 +54,7 @@ def wall_offset_ns() -> int:
 
 
 class Run:
-    """Reads what a session's programs send and shows it.
+    """Reads what a session's programs send, shows and records it.
 
     count: how many packets (hits, if packets are not followed) to show; None for all.
     min_latency_ns: of packets that took less, nothing is shown.
@@ -63,31 +65,42 @@ class Run:
     def __init__(
         self, session: Session, kernel: Kernel, plan: Plan, settings: Settings, sink: Text, *,
         count: Optional[int], join_clones: bool, min_latency_ns: Optional[int] = None,
-        table: Optional[Table] = None,
+        table: Optional[Table] = None, recorder: Optional[Recorder] = None,
     ) -> None:  # fmt: skip
-        self.done = False
+        self._unit = unit_of(settings)
+        self._ended = False
         self._session = session
         # Else each message stands for itself.
         self._follow = settings.follow and not settings.latency
         self._latency = settings.latency
-        self._unit = "packets" if settings.follow else "drops" if settings.only_drops else "events"
         self._sink = sink
+        self._player = Player(
+            sink, follow=self._follow, count=count, join_clones=join_clones, min_latency_ns=min_latency_ns
+        )
+        self._recorder = recorder
+        # What is recorded is so before it is shown.
+        self._takers: Sequence[Union[Player, Recorder]] = (
+            [self._player] if recorder is None else [recorder, self._player]
+        )
         self._count = count
-        self._shown = self._events = self._unfinished = self._missing = self._gaps = self._swept = self._short = 0
-        self._min_latency_ns = min_latency_ns or 0
+        self._unfinished = self._gaps = self._swept = self._hits = 0
         addresses: dict[int, str] = {}
         for probe in plan.probes:
             address = None if probe.program.is_tracepoint else kernel.symbols.address(probe.target)
             if address is not None:
                 addresses[address] = probe.trace.name
         self._decoder = Decoder(addresses, [trace.name for trace in plan.tracepoints], plan.facts)
-        self._lifecycle = Lifecycle(idle_ns=IDLE_NS, join_clones=join_clones)
         # A ring buffer is in order by itself; perf buffers are one a CPU.
         self._order = None if settings.ringbuf else TimeOrder()
         self._table = self._hits_table if settings.count_hits else table
         # What counts as a packet where a table is all that is shown.
         self._counted = "measured" if settings.latency else "matched"
         self._sweeps, self._seconds = Every(SWEEP_NS), Every(SECOND_NS)
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more is to be shown."""
+        return self._ended or self._player.done or (self._recorder is not None and self._recorder.error is not None)
 
     def trace(self, kind: int, where: int) -> str:
         """The trace that steps of this kind at this place are of."""
@@ -101,11 +114,14 @@ class Run:
         self._release(before_ns)
         if self._follow and self._sweeps.due(before_ns):
             self._sweep(before_ns - IDLE_NS)
-            self._show(self._lifecycle.expire(before_ns))
+            for taker in self._takers:
+                taker.expire(before_ns)
         if self._seconds.due(before_ns):
-            self._sink.keep_time(wall_offset_ns())
+            offset_ns = wall_offset_ns()
+            for taker in self._takers:
+                taker.clock(offset_ns)
             self._tell_table()
-        self._sink.flush()
+        self._flush()
 
     def finish(self) -> None:
         """Shows what is left: in the buffer, in the kernel, and in the lifecycle engine."""
@@ -115,11 +131,13 @@ class Run:
         if self._follow:
             self._sweep(None)
             self._drain()
-            self._show(self._lifecycle.close())
+            now_ns = time.monotonic_ns()
+            for taker in self._takers:
+                taker.close(now_ns)
         if self._latency:
             self._count_unfinished()
         self._tell_table()
-        self._sink.flush()
+        self._flush()
 
     def summary(self, *, skipped: int) -> Summary:
         """What was seen and what was not, up to now."""
@@ -127,20 +145,21 @@ class Run:
         total = totals(per_cpu)
         sent = sum(total[f"messages_{place}"] for place in range(PLACES + 1)) - total["lost_messages"]
         ended = total["freed"] + total["reused"] + self._swept
+        player = self._player
         return Summary(
             unit=self._unit,
-            shown=self._shown if self._table is None else total[self._counted],
-            events=None if self._latency else self._events,
+            shown=player.shown if self._table is None else total[self._counted],
+            events=None if self._latency else player.events + self._hits,
             lost_messages=tuple(cpu["lost_messages"] for cpu in per_cpu),
             lost_packets=total["lost_packets"],
             unread_messages=0 if self.done else sent - self._decoder.messages,
             missed_hits=total["missed"],
             untracked=total["untracked"],
             evicted=total["matched"] + total["cloned"] - ended if self._follow or self._latency else 0,
-            unfinished=self._unfinished,
-            incomplete=self._missing,
+            unfinished=player.unfinished + self._unfinished,
+            incomplete=player.incomplete,
             skipped=skipped,
-            short=total["short"] + self._short,
+            short=total["short"] + player.short,
             over_rate=total["over_rate"],
             calls_lost=total["calls_lost"],
             normal_frees=total["normal_frees"],
@@ -148,6 +167,10 @@ class Run:
             steps_lost=total["steps_lost"],
             families_lost=total["families_lost"],
         )
+
+    def _flush(self) -> None:
+        for taker in self._takers:
+            taker.flush()
 
     def _drain(self) -> None:
         """Reads until the buffer was empty once, or for a while if more comes all the time."""
@@ -164,7 +187,7 @@ class Run:
         for raw in self._session.take_tracked(older_than_ns):
             self._swept += 1
             if not self.done and self._table is None:
-                self._show(self._lifecycle.push(self._decoder.decode(raw, sent=False)))
+                self._take(self._decoder.decode(raw, sent=False))
 
     def _count_unfinished(self) -> None:
         """Packets that are still on their way have no time yet."""
@@ -177,70 +200,55 @@ class Run:
         if self.done:
             return
         record = self._decoder.decode(raw)
-        if self._follow:
-            self._show(self._lifecycle.push(record))
-        elif self._order is None:
-            self._print(record)
+        if self._follow or self._order is None:
+            self._take(record)
         else:
             for ordered in self._order.push(record):
-                self._print(ordered)
+                self._take(ordered)
 
     def _release(self, before_ns: Optional[int]) -> None:
         """Prints single hits that no other CPU's buffer can still precede."""
         if self._order is None or self._follow:
             return
         for record in self._order.flush() if before_ns is None else self._order.ready(before_ns):
-            self._print(record)
+            self._take(record)
 
-    def _show(self, contexts: list[Context]) -> None:
-        for context in contexts:
-            if self.done:
-                return
-            if self._min_latency_ns and self._took_ns(context) < self._min_latency_ns:
-                self._short += 1
-                continue
-            self._shown += self._sink.context(context)
-            self._events += len(context.events)
-            self._unfinished += context.unfinished
-            self._missing += context.missing
-            self.done = self._shown == self._count or self._sink.done
-
-    def _took_ns(self, context: Context) -> int:
-        """How long a packet took; one that did not end, up to now."""
-        if context.unfinished and context.events:
-            return time.monotonic_ns() - context.events[0].time_ns
-        return self._sink.duration_ns(context.events)
-
-    def _print(self, record: Record) -> None:
+    def _take(self, record: Record) -> None:
         if self.done:
             return
         self._tell_gaps()
-        self._sink.events(record.events)
-        self._shown += 1
-        self._events += len(record.events)
-        self.done = self._shown == self._count
+        for taker in self._takers:
+            taker.push(record)
 
     def _tell_gaps(self) -> None:
         """Where hits that stand for themselves were lost; of followed packets, their blocks tell."""
         if not self._follow and self._decoder.gaps != self._gaps:
-            self._sink.note(f"({self._decoder.gaps - self._gaps} events lost)")
+            for taker in self._takers:
+                taker.gap(self._decoder.gaps - self._gaps)
             self._gaps = self._decoder.gaps
 
     def _tell_table(self) -> None:
         """Shows what was counted so far, if that is what was asked for."""
         if self._table is None:
             return
-        self._sink.note(self._table(self._session, self._decoder.trace).rstrip("\n") + "\n")
-        counted = totals(self._session.counters())[self._counted]
-        self.done = self.done or (self._count is not None and counted >= self._count)
+        counted = self._table(self._session, self._decoder.trace)
+        for taker in self._takers:
+            taker.table(counted)
+        matched = totals(self._session.counters())[self._counted]
+        self._ended = self._ended or (self._count is not None and matched >= self._count)
 
-    def _hits_table(self, session: Session, trace: Callable[[int, int], str]) -> str:
+    def _hits_table(self, session: Session, trace: Callable[[int, int], str]) -> FunctionStats:
         """How often each trace was hit so far."""
         hits: Counter[str] = Counter()
         for (kind, where), count in session.hits().items():
             hits[trace(kind, where)] += count
-        self._events = sum(hits.values())
-        return stats_text(hits)
+        self._hits = sum(hits.values())
+        return FunctionStats(hits)
+
+
+def unit_of(settings: Settings) -> str:
+    """What a run of these settings counts."""
+    return "packets" if settings.follow else "drops" if settings.only_drops else "events"
 
 
 def totals(per_cpu: Sequence[Mapping[str, int]]) -> dict[str, int]:

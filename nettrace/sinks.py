@@ -1,5 +1,6 @@
 """What the user reads: packets, events and summaries as text."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,11 +9,13 @@ from typing import Optional, TextIO
 from .coverage import Coverage, Place
 from .diagnosis import ERROR, INFO, Finding
 from .event import Context, Device, Event, Packet
+from .header import Header
 from .kernel import ABSENT, Symbol
 from .packets import change_text, packet_text
 from .report import FINISHED, report_text
 from .sockets import socket_text
 from .stacks import stack_lines
+from .tables import DropCounts, Table
 from .tree import Group, Trace
 
 # The tree is laid out for a terminal of this width, with a column of this width for names.
@@ -24,6 +27,7 @@ COLUMNS = ("id", "cpu", "if", "netns", "pid", "group", "mark", "len")
 DETAIL_COLUMNS = ("cpu", "if", "pid", "netns")
 
 _NS_PER_MS = 1_000_000
+CLOCK_CHANGE_NS = _NS_PER_MS  # less is no change of the clock but of what measuring it took
 _ENDS = ("free", "drop")  # roles of traces
 
 
@@ -42,6 +46,7 @@ class Display:
     returns: bool = True  # what functions returned, as far as it is told
     stacks: frozenset[str] = frozenset()  # traces whose stack was asked for
     wall_offset_ns: Optional[int] = None  # from an event's time to wall-clock time; None: its own time is shown
+    utc_offset_s: Optional[int] = None  # of the local time there; None: as it is here
     colour: bool = False
 
 
@@ -127,6 +132,14 @@ class Text:
         self._packet: Optional[Packet] = None
         self._packet_text = ""
 
+    def begin(self, header: Header) -> None:
+        """The run begins: from now on packets are seen."""
+        self.note("begin trace...")
+
+    def end(self, summary: "Summary") -> None:
+        """The run is over; what it saw and did not see is told elsewhere."""
+        self.note("end trace...")
+
     def context(self, context: Context) -> bool:
         """A packet's block: a header with its skbs, a line an event, an empty line; false: it is not to be shown."""
         skbs = ",".join(f"{skb & 0xFFFFFFFF:08x}" for skb in context.skbs)
@@ -176,12 +189,21 @@ class Text:
 
     def keep_time(self, wall_offset_ns: int) -> None:
         """Takes over what wall-clock time is by now, if the clock was set or the host was asleep."""
-        if self._wall_offset_ns is not None and abs(wall_offset_ns - self._wall_offset_ns) > _NS_PER_MS:
+        if self._wall_offset_ns is not None and abs(wall_offset_ns - self._wall_offset_ns) > CLOCK_CHANGE_NS:
             self._wall_offset_ns = wall_offset_ns
 
     def flush(self) -> None:
         """Lets the reader see what was written."""
         self._out.flush()
+
+    def gap(self, events: int) -> None:
+        """So many events that stand for themselves were lost here."""
+        self.note(f"({events} events lost)")
+
+    def table(self, table: Table) -> None:
+        """What was counted so far."""
+        assert not isinstance(table, DropCounts)
+        self.note(table.text().rstrip("\n") + "\n")
 
     def note(self, text: str) -> None:
         """A line that is no event's."""
@@ -266,7 +288,9 @@ class Text:
         second, us = divmod((time_ns + self._wall_offset_ns) // 1000, 1_000_000)
         if second != self._second:
             self._second = second
-            self._second_text = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
+            ahead_s = self._show.utc_offset_s
+            local = time.localtime(second) if ahead_s is None else time.gmtime(second + ahead_s)
+            self._second_text = time.strftime("%Y-%m-%d %H:%M:%S", local)
         return f"[{self._second_text}.{us:06d}] "
 
     def _notes(self, item: Event) -> str:
@@ -392,6 +416,11 @@ class Diagnosed(Text):
 class LatencyText(Text):
     """A line a packet: where its way began and ended for us, and how long that took."""
 
+    def duration_ns(self, events: Sequence[Event]) -> int:
+        """How long a packet took: its events are its end, the first one and the last one."""
+        _, first, last = events
+        return last.time_ns - first.time_ns
+
     def events(self, events: Iterable[Event]) -> None:
         """The packet of these events: its end, the first one and the last one."""
         end, first, last = events
@@ -460,43 +489,38 @@ def wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
     return stream.isatty() and environ.get("CLICOLOR") != "0" and environ.get("TERM") != "dumb"
 
 
-def stats_text(hits: Mapping[str, int]) -> str:
-    """A table of how often each trace was hit, the most hit first."""
-    rows = sorted(((name, count) for name, count in hits.items() if count), key=lambda row: (-row[1], row[0]))
-    return "\n".join(["function statistics:", *(f" {name:<32}: {count}" for name, count in rows), "\n"])
-
-
-class DropTable:
+class DropTable(Text):
     """How many packets were dropped, by reason and place; on a terminal each table takes the place of the last one."""
 
-    def __init__(self, out: TextIO, lookups: Lookups, *, meanings: bool) -> None:
-        self._out = out
-        self._know = lookups
-        self._meanings = meanings
+    def __init__(self, out: TextIO, display: Display, lookups: Lookups) -> None:
+        super().__init__(out, display, lookups)
+        self._meanings = display.meanings
         self._rewinds = out.isatty()
         self._lines = 0  # of the last table
         self._before: Mapping[tuple[Optional[int], int], int] = {}
 
-    def show(self, drops: Mapping[tuple[Optional[int], int], int], seconds: float, room: int) -> None:
-        """The drops so far, with the rate of the last so many seconds; no more lines than there is room for."""
-        rates = {key: (count - self._before.get(key, 0)) / seconds for key, count in drops.items()}
-        self._before = dict(drops)
-        lines = self._table(drops, rates)
-        if self._rewinds and len(lines) > room:
+    def table(self, table: Table) -> None:
+        """The drops so far, with the rate since the table before; no more lines than there is room for.
+
+        The last one has the rate of the whole run, and what the reasons mean if that was asked for.
+        """
+        assert isinstance(table, DropCounts)
+        drops = table.drops
+        before = {} if table.last else self._before
+        self._before = drops
+        rates = {key: (count - before.get(key, 0)) / table.seconds for key, count in drops.items()}
+        lines = self._rows(drops, rates)
+        if table.last and self._meanings:
+            for reason in sorted({reason for reason, _ in drops if reason is not None}):
+                text = self._know.meaning(reason)
+                lines += [f"{self._know.reason(reason)}: {text}"] if text else []
+        room = shutil.get_terminal_size().lines - 1
+        if self._rewinds and not table.last and len(lines) > room:
             hidden = len(lines) - room + 1
             lines = [*lines[: room - 1], f"... and {hidden} more"]
         self._write(lines)
 
-    def finish(self, drops: Mapping[tuple[Optional[int], int], int], seconds: float) -> None:
-        """All of them, with the rate of the whole run, and what the reasons mean if that was asked for."""
-        lines = self._table(drops, {key: count / seconds for key, count in drops.items()})
-        if self._meanings:
-            for reason in sorted({reason for reason, _ in drops if reason is not None}):
-                text = self._know.meaning(reason)
-                lines += [f"{self._know.reason(reason)}: {text}"] if text else []
-        self._write(lines)
-
-    def _table(
+    def _rows(
         self, drops: Mapping[tuple[Optional[int], int], int], rates: Mapping[tuple[Optional[int], int], float]
     ) -> list[str]:
         rows = []

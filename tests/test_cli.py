@@ -173,7 +173,7 @@ def test_help_shows_examples_that_are_accepted(
     assert err == ""
     _, _, examples = out.partition("examples:\n")
     commands = [shlex.split(re.split(r"  +", line.strip())[0]) for line in examples.splitlines()]
-    assert len(commands) == 7 and {command[0] for command in commands} == {"nettrace"}
+    assert len(commands) == 8 and {command[0] for command in commands} == {"nettrace"}
     monkeypatch.setattr(cli, "_run", lambda *_, table=None: 0)
     monkeypatch.setattr(cli, "_run_drop", lambda *_: 0)
     for command in commands:

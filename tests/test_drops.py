@@ -18,6 +18,7 @@ from nettrace.kernel import Kernel, Symbol
 from nettrace.plan import Plan, Program
 from nettrace.sinks import Display, DropTable, Lookups, Summary, Text
 from nettrace.source import Settings
+from nettrace.tables import DropCounts
 from tests.record_kernel import VERSIONS
 
 from .headers import ICMP, IP, PING, PING_TEXT, icmp, ipv6, packet
@@ -201,8 +202,8 @@ def rows(text: str) -> list[list[str]]:
 
 def test_the_table_is_sorted_and_has_rates() -> None:
     out = io.StringIO()
-    table = DropTable(out, ENDING, meanings=True)
-    table.show({(3, 0x10): 4, (None, 0x20): 4, (2, 0x30): 9}, 2.0, 1)
+    table = DropTable(out, Display(meanings=True), ENDING)
+    table.table(DropCounts({(3, 0x10): 4, (None, 0x20): 4, (2, 0x30): 9}, 2.0, False))
     assert rows(out.getvalue()) == [
         ["NOT_SPECIFIED", "tcp_v4_rcv+0x30", "9", "4.5/s"],
         ["-", "tcp_v4_rcv+0x20", "4", "2.0/s"],
@@ -210,23 +211,25 @@ def test_the_table_is_sorted_and_has_rates() -> None:
     ]
     out.truncate(0)
     out.seek(0)
-    table.show({(3, 0x10): 7}, 1.0, 1)
+    table.table(DropCounts({(3, 0x10): 7}, 1.0, False))
     assert rows(out.getvalue()) == [["NO_SOCKET", "tcp_v4_rcv+0x10", "7", "3.0/s"]]
     out.truncate(0)
     out.seek(0)
-    table.finish({(3, 0x10): 8}, 4.0)
+    table.table(DropCounts({(3, 0x10): 8}, 4.0, True))
     assert rows(out.getvalue()) == [
         ["NO_SOCKET", "tcp_v4_rcv+0x10", "8", "2.0/s"], ["NO_SOCKET:", "nobody", "listens"],
     ]  # fmt: skip
 
 
-def test_on_a_terminal_a_table_takes_the_place_of_the_last_one_and_fits() -> None:
+def test_on_a_terminal_a_table_takes_the_place_of_the_last_one_and_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINES", "5")
+    monkeypatch.setenv("COLUMNS", "80")
     out = Terminal()
-    table = DropTable(out, ENDING, meanings=False)
-    table.show({(3, at): at for at in range(1, 6)}, 1.0, 4)
+    table = DropTable(out, Display(), ENDING)
+    table.table(DropCounts({(3, at): at for at in range(1, 6)}, 1.0, False))
     first = out.getvalue()
     assert first.count("\n") == 4 and first.endswith("... and 3 more\n") and "\033" not in first
-    table.finish({(3, at): at for at in range(1, 6)}, 1.0)
+    table.table(DropCounts({(3, at): at for at in range(1, 6)}, 1.0, True))
     assert out.getvalue()[len(first) :].startswith("\033[4A\033[Jreason ")
     assert out.getvalue()[len(first) :].count("\n") == 6
 

@@ -41,19 +41,23 @@ def plans(leaves: Tree, meanings: Rules, kernels: dict[str, Kernel]) -> dict[str
     return {version: planned(kernel) for version, kernel in kernels.items()}
 
 
+def diagnosis(kernel: Kernel, what: Plan, meanings: Rules) -> Diagnosis:
+    return live.diagnosis(live.Running(kernel, 0), live.traced(what), meanings)
+
+
 Diagnose = Callable[[str], Diagnosis]
 Look = Callable[[str], Lookups]
 
 
 @pytest.fixture(scope="module")
 def diagnose(kernels: dict[str, Kernel], plans: dict[str, Plan], meanings: Rules) -> Diagnose:
-    made = {version: live.diagnosis(kernels[version], plans[version], meanings, 0) for version in VERSIONS}
+    made = {version: diagnosis(kernels[version], plans[version], meanings) for version in VERSIONS}
     return made.__getitem__
 
 
 @pytest.fixture(scope="module")
 def look(kernels: dict[str, Kernel], plans: dict[str, Plan]) -> Look:
-    return lambda version: live.lookups(kernels[version], plans[version])
+    return lambda version: live.lookups(live.Running(kernels[version], 0), live.traced(plans[version]))
 
 
 NEW, OLD = ("6.1", "6.12", "7.2"), ("5.10",)

@@ -14,7 +14,7 @@ from nettrace.diagnosis import Finding
 from nettrace.event import Context, Detail, Device, Drop, Event, Packet, Return
 from nettrace.kernel import Symbol
 from nettrace.packets import packet_text
-from nettrace.sinks import COLUMNS, Diagnosed, Display, LatencyText, Lookups, Summary, Text, stats_text, wants_colour
+from nettrace.sinks import COLUMNS, Diagnosed, Display, LatencyText, Lookups, Summary, Text, wants_colour
 
 from .headers import FROM_SOCKET, IP, PING, PING_TEXT, TCP, UDP, packet, ports, tcp
 
@@ -726,15 +726,3 @@ def test_how_long_a_packet_took() -> None:
         f"[12.010580] [consume_skb         ][ip_rcv -> ip_local_deliver_finish   ] {PING_TEXT} latency: 1.234ms\n"
         f"[12.000345] [ip_rcv              ][ip_rcv -> ip_rcv                    ] {PING_TEXT} latency: 0.000ms\n"
     )
-
-
-def test_the_table_of_hits() -> None:
-    assert stats_text({"ip_rcv": 7, "unhit": 0, "b": 12, "a": 7, "inet6_a_function_with_a_long_name": 1}) == (
-        "function statistics:\n"
-        " b                               : 12\n"
-        " a                               : 7\n"
-        " ip_rcv                          : 7\n"
-        " inet6_a_function_with_a_long_name: 1\n"
-        "\n"
-    )
-    assert stats_text({}) == "function statistics:\n\n"

@@ -14,6 +14,7 @@ from typing import Optional
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 READY = "begin trace..."
+JSON_READY = '{"type":"header",'
 END = "end trace..."
 STACK = "Call Stack:"
 # Emulated kernels with single kprobes take many seconds to attach and to detach.
@@ -144,6 +145,7 @@ class Nettrace:
 
     def __init__(self, *arguments: str) -> None:
         self.arguments = arguments
+        self.first = ""  # the line that says that it is ready
         self.output: list[str] = []
         self.stderr = ""
         self.returncode: Optional[int] = None
@@ -165,7 +167,8 @@ class Nettrace:
         while True:
             line = self._next_line(START_TIMEOUT_S)
             assert line is not None, f"nettrace ended before it was ready: {self._errors()}"
-            if line == READY:
+            if line == READY or line.startswith(JSON_READY):
+                self.first = line
                 break
         self.ready_after = time.monotonic() - self.started
         return self

@@ -1,0 +1,252 @@
+"""Records as columns of numbers, as a recording has them, and back.
+
+What is the same for all rows of a chunk stands there once; times and ids as differences. Headers, devices and the
+like are in tables of the chunk, and a row has their place there. What few rows have is in lists of its own.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate, chain, islice, repeat
+from operator import add, sub
+from typing import Any, Callable, Optional, TypeVar, Union
+
+from .errors import StreamError
+from .event import Detail, Device, Drop, Event, Packet, Record, Return, Socket
+
+Column = Union[int, list[int]]  # a number: all rows have it
+Thing = TypeVar("Thing", Packet, Device, Detail)
+
+_BYTES = ("saddr", "daddr", "l4")  # of a packet, as hexadecimal digits
+# What rows are made of; a recording tells what its own are made of, as a later version may know more.
+SHAPES: dict[str, tuple[str, ...]] = {
+    "packet": Packet._fields, "device": Device._fields, "detail": Detail._fields, "drop": Drop._fields,
+    "socket": Socket._fields,
+}  # fmt: skip
+
+
+def encode(records: Sequence[Record], trace_numbers: Mapping[str, int]) -> dict[str, Any]:
+    """The records of a chunk; trace_numbers: the places of traces in the header."""
+    (
+        packet_ids, record_ids, parent_ids, skbs, children, freed, single, before, slots, events_of, calls, returned,
+    ) = zip(*records)  # fmt: skip
+    chunk: dict[str, Any] = {
+        "record": _column(_differences(record_ids)),
+        "packet": _column(list(map(sub, record_ids, packet_ids))),
+        "parent": _column([0 if not parent else own - parent for own, parent in zip(record_ids, parent_ids)]),
+        "skb": _column(_differences(skbs)),
+        "children": _column(children),
+        "freed": _column(list(map(int, freed))),
+        "single": _column(list(map(int, single))),
+        "before": _column(before),
+        "slots": _column(slots),
+        "calls": _column(calls),
+        "events": _column(list(map(len, events_of))),
+        "count": len(records),
+    }
+    if any(returned):
+        rows = [(at, number, back) for at, pairs in enumerate(returned) for number, back in pairs]
+        chunk["returned"] = {
+            "record": [at for at, _, _ in rows],
+            "number": [number for _, number, _ in rows],
+            "time": _differences([back.time_ns for _, _, back in rows]),
+            "value": [back.value for _, _, back in rows],
+        }
+    events = list(chain.from_iterable(events_of))
+    if events:
+        chunk["event"] = _events(events, events_of, trace_numbers)
+    return {name: column for name, column in chunk.items() if column != 0}
+
+
+def _events(
+    events: Sequence[Event], events_of: Sequence[Sequence[Event]], trace_numbers: Mapping[str, int]
+) -> dict[str, Any]:
+    times, traces, _, packets, numbers, devices, details, drops, stacks, _, facts, sockets = zip(*events)
+    order = list(chain.from_iterable(map(range, map(len, events_of))))
+    chunk: dict[str, Any] = {
+        "count": len(events),
+        "time": _column(_differences(times)),
+        "trace": _column([trace_numbers[trace] for trace in traces]),
+        # The steps of an skb are numbered one after the other.
+        "number": _column(list(map(sub, numbers, order))),
+    }
+    for name, things in (("packet", packets), ("device", devices), ("detail", details)):
+        chunk[name], table = _table(things)
+        if table:
+            chunk[f"{name}s"] = [_packet_row(thing) if name == "packet" else list(thing) for thing in table]
+    for name, things in (("drop", drops), ("socket", sockets)):
+        if things.count(None) < len(things):
+            chunk[name] = [[at, *thing] for at, thing in enumerate(things) if thing is not None]
+    if any(stacks):
+        chunk["stack"] = [[at, *stack] for at, stack in enumerate(stacks) if stack]
+    if any(facts):
+        chunk["facts"] = [[at, dict(each)] for at, each in enumerate(facts) if each]
+    return {name: column for name, column in chunk.items() if column != 0}
+
+
+def _table(things: Sequence[Optional[Thing]]) -> tuple[Column, list[Thing]]:
+    """For each its place in the table, from 1, and 0 for none; and the table."""
+    # Most are the very same object as the one before, and are told apart faster by where they are in memory.
+    addresses = list(map(id, things))
+    places: dict[Optional[Thing], int] = {None: 0}
+    at = {address: places.setdefault(thing, len(places)) for address, thing in dict(zip(addresses, things)).items()}
+    del places[None]
+    return _column([at[address] for address in addresses]), list(places)  # type: ignore[arg-type]
+
+
+def _packet_row(packet: Packet) -> list[Any]:
+    row: list[Any] = [value.hex() if isinstance(value, bytes) else value for value in packet]
+    if packet.inner is not None:
+        row[-1] = _packet_row(packet.inner)
+    while row and row[-1] in (0, None):
+        del row[-1]
+    return row
+
+
+def _column(values: Sequence[int]) -> Column:
+    first = values[0]
+    return first if values.count(first) == len(values) else list(values)
+
+
+def _differences(values: Sequence[int]) -> list[int]:
+    return [values[0], *map(sub, values[1:], values)]
+
+
+class Decoder:
+    """Makes records of chunks; traces: the names, by their numbers. shapes: what rows of this recording are made of."""
+
+    def __init__(self, traces: Sequence[str], shapes: Mapping[str, Sequence[str]]) -> None:
+        self._traces = traces
+        self._packet = _maker(Packet, shapes.get("packet", ()))
+        self._device = _maker(Device, shapes.get("device", ()))
+        self._detail = _maker(Detail, shapes.get("detail", ()))
+        self._drop = _maker(Drop, shapes.get("drop", ()))
+        self._socket = _maker(Socket, shapes.get("socket", ()))
+
+    def records(self, chunk: Mapping[str, Any]) -> list[Record]:
+        """The records of a chunk; StreamError where they make no sense."""
+        try:
+            return self._records(chunk)
+        except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise StreamError(f"the records make no sense ({type(error).__name__}: {error})") from error
+
+    def _records(self, chunk: Mapping[str, Any]) -> list[Record]:
+        count = _count(chunk)
+        if not count:
+            return []
+        record_ids = list(accumulate(_rows(chunk, "record", count)))
+        packet_ids = list(map(sub, record_ids, _rows(chunk, "packet", count)))
+        parents = _rows(chunk, "parent", count)
+        parent_ids = [own - far if far else 0 for own, far in zip(record_ids, parents)] if any(parents) else repeat(0)
+        skbs = list(accumulate(_rows(chunk, "skb", count)))
+        lengths = _rows(chunk, "events", count)
+        events = self._events(chunk.get("event", {}), skbs, lengths)
+        returned: Iterable[tuple[tuple[int, Return], ...]] = repeat(())
+        if "returned" in chunk:
+            returned = self._returned(chunk["returned"], count)
+        return list(
+            map(
+                Record, packet_ids, record_ids, parent_ids, skbs, _rows(chunk, "children", count),
+                map(bool, _rows(chunk, "freed", count)), map(bool, _rows(chunk, "single", count)),
+                _rows(chunk, "before", count), _rows(chunk, "slots", count), events, _rows(chunk, "calls", count),
+                returned,
+            )
+        )  # fmt: skip
+
+    def _events(
+        self, chunk: Mapping[str, Any], skbs: Sequence[int], lengths: Sequence[int]
+    ) -> Iterable[tuple[Event, ...]]:
+        count = _count(chunk)
+        if count != sum(lengths):
+            raise ValueError(f"{count} events where there should be {sum(lengths)}")
+        if not count:
+            return repeat(())
+        packets = [self._packet(row) for row in chunk["packets"]]
+        devices = [None, *(self._device(row) for row in chunk.get("devices", ()))]
+        numbers: Iterable[int] = chain.from_iterable(map(range, lengths))
+        if "number" in chunk:
+            numbers = map(add, numbers, _rows(chunk, "number", count))
+        details: Iterable[Optional[Detail]] = repeat(None)
+        if "detail" in chunk:
+            table = [None, *(self._detail(row) for row in chunk["details"])]
+            details = map(table.__getitem__, _rows(chunk, "detail", count))
+        rows = zip(
+            accumulate(_rows(chunk, "time", count)),
+            map(self._traces.__getitem__, _rows(chunk, "trace", count)),
+            chain.from_iterable(map(repeat, skbs, lengths)),
+            map([None, *packets].__getitem__, _rows(chunk, "packet", count)),
+            numbers,
+            map(devices.__getitem__, _rows(chunk, "device", count)),
+            details,
+            repeat(None), repeat(()), repeat(None), repeat(()), repeat(None),
+        )  # fmt: skip
+        events: list[Event] = list(map(tuple.__new__, repeat(Event), rows))
+        for at, *row in chunk.get("drop", ()):
+            events[at] = events[at]._replace(drop=self._drop(row))
+        for at, *row in chunk.get("socket", ()):
+            events[at] = events[at]._replace(socket=self._socket(row))
+        for at, *stack in chunk.get("stack", ()):
+            events[at] = events[at]._replace(stack=tuple(stack))
+        for at, facts in chunk.get("facts", ()):
+            events[at] = events[at]._replace(facts=tuple(facts.items()))
+        ordered = iter(events)
+        return [tuple(islice(ordered, length)) for length in lengths]
+
+    def _returned(self, chunk: Mapping[str, Any], count: int) -> list[tuple[tuple[int, Return], ...]]:
+        told: list[tuple[tuple[int, Return], ...]] = [()] * count
+        times = accumulate(chunk["time"])
+        for at, number, time_ns, value in zip(chunk["record"], chunk["number"], times, chunk["value"]):
+            told[at] += ((number, Return(time_ns, value)),)
+        return told
+
+
+def _count(chunk: Mapping[str, Any]) -> int:
+    count = chunk.get("count", 0)
+    if not isinstance(count, int) or not 0 <= count <= 1 << 24:
+        raise ValueError(f"{count} rows")
+    return count
+
+
+def _rows(chunk: Mapping[str, Any], name: str, count: int) -> list[int]:
+    column = chunk.get(name, 0)
+    rows = column if isinstance(column, list) else [column] * count
+    if len(rows) != count or set(map(type, rows)) != {int}:
+        raise ValueError(f"the column {name}")
+    return rows
+
+
+def _maker(kind: Any, names: Sequence[str]) -> Callable[[Sequence[Any]], Any]:
+    """What makes a thing of a row: of what this version does not know nothing comes, and what is missing is empty."""
+    if kind is Packet:
+        return _packet_maker(names)
+    if tuple(names) == kind._fields:
+        return lambda row: kind(*row)
+    known = [name in kind._fields for name in names]
+    needed = {name: None for name in kind._fields if name not in kind._field_defaults}
+
+    def make(row: Sequence[Any]) -> Any:
+        return kind(**{**needed, **{name: value for name, value, is_known in zip(names, row, known) if is_known}})
+
+    return make
+
+
+def _packet_maker(names: Sequence[str]) -> Callable[[Sequence[Any]], Packet]:
+    is_mine = tuple(names) == Packet._fields
+
+    def make(row: Sequence[Any]) -> Packet:
+        if is_mine:
+            (
+                length, vlan, l3_protocol, l4_protocol, flags, offset, l3_length, saddr, daddr, l4, *more,
+            ) = row  # fmt: skip
+            if len(more) == 6 and more[-1] is not None:
+                more[-1] = make(more[-1])
+            return Packet(
+                length, vlan, l3_protocol, l4_protocol, flags, offset, l3_length, bytes.fromhex(saddr),
+                bytes.fromhex(daddr), bytes.fromhex(l4), *more,
+            )  # fmt: skip
+        values = {name: 0 for name in Packet._fields if name not in Packet._field_defaults}
+        told = {name: value for name, value in zip(names, row) if name in Packet._fields}
+        told.update((name, bytes.fromhex(told.get(name, ""))) for name in _BYTES)
+        if told.get("inner") is not None:
+            told["inner"] = make(told["inner"])
+        return Packet(**{**values, **told})
+
+    return make

@@ -1,0 +1,191 @@
+"""The file of a recording: a magic number, then chunks that each stand for themselves.
+
+A chunk is the length of what follows and its CRC-32, and JSON, compressed by zlib. A chunk is written by one
+write(2) as soon as something in it may be shown: whatever becomes of the process, what was shown is in the file.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import stat
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from io import FileIO
+from types import TracebackType
+from typing import IO, Any, Callable, Optional
+
+from .errors import StreamError, UsageError
+
+FORMAT = 1
+_MAGIC = b"\x93nettrace\r\n\x1a\n"  # a transfer that takes it for text spoils it
+_BEGIN = struct.Struct("<13sBH")  # magic, unused, format
+_LENGTH = struct.Struct("<I")
+_CHUNK = struct.Struct("<II")  # length, CRC-32 of the length and of what follows
+_CHUNK_MAX = 1 << 26
+_JSON_MAX = 1 << 28
+_LEVEL = 3  # of zlib: more takes longer and saves little
+
+Chunk = Mapping[str, Any]
+
+
+class Writer:
+    """Writes a recording, in one file or in several of limited size.
+
+    rotate_bytes: when a file has become so large, another one is begun: FILE.1, FILE.2, ... rotate_count: of so many
+    files the oldest is removed. head: the chunks that each file begins with, asked for when it begins.
+    """
+
+    def __init__(
+        self, path: str, *, rotate_bytes: Optional[int] = None, rotate_count: Optional[int] = None,
+    ) -> None:  # fmt: skip
+        self.head: Callable[[], list[Chunk]] = list
+        self.error: Optional[StreamError] = None
+        self.bytes = 0  # in all files
+        self._path = path
+        self._rotate_bytes = rotate_bytes
+        self._rotate_count = rotate_count
+        self._number = 0
+        self._names = [path]
+        self._size = 0
+        self._file: Optional[FileIO] = _created(path)
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        if self._size == 0 and self.error is None:
+            os.unlink(self._names[-1])  # nothing was ever recorded
+
+    def begin(self) -> None:
+        """Writes what the file begins with."""
+        self._write(_BEGIN.pack(_MAGIC, 0, FORMAT))
+        for chunk in self.head():
+            self._write(_framed(chunk))
+
+    def write(self, chunk: Chunk) -> None:
+        """Writes a chunk, whole or not at all; after the first failure, nothing any more."""
+        self._write(_framed(chunk))
+
+    def rotate(self) -> None:
+        """Begins another file if this one has become large enough; only between chunks that need each other."""
+        if self._rotate_bytes is None or self._size < self._rotate_bytes or self._file is None:
+            return
+        self._number += 1
+        name = f"{self._path}.{self._number}"
+        self._write(_framed({"next": os.path.basename(name)}))
+        try:
+            after = _created(name)
+        except UsageError as error:
+            self.error = StreamError(str(error))
+            return
+        self._file.close()
+        self._file, self._size = after, 0
+        self._names.append(name)
+        if self._rotate_count is not None and len(self._names) > self._rotate_count:
+            _removed(self._names.pop(0))
+        self.begin()
+
+    def _write(self, data: bytes) -> None:
+        if self.error is not None or self._file is None:
+            return
+        try:
+            done = self._file.write(data)
+            while done < len(data):
+                done += self._file.write(data[done:])
+        except OSError as error:
+            self._spoilt(error)
+            return
+        self._size += len(data)
+        self.bytes += len(data)
+
+    def _spoilt(self, error: OSError) -> None:
+        """What was written in part is taken back, so that the file is whole."""
+        assert self._file is not None
+        with contextlib.suppress(OSError):  # it may not even take that
+            self._file.truncate(self._size)
+            self._file.seek(self._size)
+        why = os.strerror(error.errno or 0)
+        hint = ": make room, or record less with -C and -W" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        self.error = StreamError(f"{self._names[-1]}: {why} after {self._size} bytes, which can be read{hint}")
+
+
+def _created(path: str) -> FileIO:
+    # Never through a link that somebody else made, and never over what is there already.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        return FileIO(os.open(path, flags, 0o600), "w")
+    except FileExistsError as error:
+        raise UsageError(f"-w: {path} is there already: remove it, or give another name") from error
+    except OSError as error:
+        raise UsageError(f"-w: {path} cannot be made: {os.strerror(error.errno or 0)}") from error
+
+
+def _removed(path: str) -> None:
+    with contextlib.suppress(OSError):  # it is not ours to look after any more
+        os.unlink(path)
+
+
+def _framed(chunk: Chunk) -> bytes:
+    text = json.dumps(chunk, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    data = zlib.compress(text, _LEVEL)
+    length = _LENGTH.pack(len(data))
+    return _CHUNK.pack(len(data), zlib.crc32(data, zlib.crc32(length))) + data
+
+
+def opened(path: str) -> IO[bytes]:
+    """A recording to be read; UsageError where there is none to open."""
+    try:
+        # One that is not ready to be read, such as a pipe without a writer, must not be waited for.
+        number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        raise UsageError(f"-r: {path} cannot be read: {os.strerror(error.errno or 0)}") from error
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise UsageError(f"-r: {path} is no file: give the name of a recording")
+    return os.fdopen(number, "rb")
+
+
+def chunks(file: IO[bytes], path: str) -> Iterator[tuple[int, Chunk]]:
+    """The chunks and where they begin; StreamError, in the place of the first that is not whole, says what is wrong."""
+    begin = file.read(_BEGIN.size)
+    if len(begin) < _BEGIN.size or begin[: len(_MAGIC)] != _MAGIC:
+        raise StreamError(f"{path} is no recording of nettrace: it does not begin as one")
+    _, _, version = _BEGIN.unpack(begin)
+    if version != FORMAT:
+        raise StreamError(f"{path} has format {version}, and this nettrace reads format {FORMAT}: use another version")
+    at = _BEGIN.size
+    while True:
+        head = file.read(_CHUNK.size)
+        if not head:
+            return
+        if len(head) < _CHUNK.size:
+            raise StreamError(f"{path} is cut off at byte {at}: what comes before it is shown")
+        length, checksum = _CHUNK.unpack(head)
+        if length > _CHUNK_MAX:
+            raise StreamError(f"{path} is damaged at byte {at}: what comes before it is shown")
+        data = file.read(length)
+        if len(data) < length:
+            raise StreamError(f"{path} is cut off at byte {at}: what comes before it is shown")
+        if zlib.crc32(data, zlib.crc32(_LENGTH.pack(length))) != checksum:
+            raise StreamError(f"{path} is damaged at byte {at}: what comes before it is shown")
+        yield at, _chunk(data, path, at)
+        at += _CHUNK.size + length
+
+
+def _chunk(data: bytes, path: str, at: int) -> Chunk:
+    try:
+        inflate = zlib.decompressobj()
+        text = inflate.decompress(data, _JSON_MAX)
+        chunk = json.loads(text.decode("utf-8", "surrogatepass"))
+    except (zlib.error, ValueError, RecursionError) as error:
+        raise StreamError(f"{path} is damaged at byte {at}: what comes before it is shown") from error
+    if not inflate.eof or not isinstance(chunk, dict):
+        raise StreamError(f"{path} is damaged at byte {at}: what comes before it is shown")
+    return chunk

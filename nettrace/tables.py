@@ -1,0 +1,146 @@
+"""What runs that only count have counted: the same tables as text, as JSON and in recordings."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Optional, Union
+
+from .histogram import BUCKETS, Histogram
+from .latency import Edge, latency_text
+from .sockets import peers_text, rtt_text
+
+
+class FunctionStats(NamedTuple):
+    """How often each trace was hit."""
+
+    hits: Mapping[str, int]
+
+    def text(self) -> str:
+        """A table, the most hit first."""
+        rows = sorted(((name, count) for name, count in self.hits.items() if count), key=lambda row: (-row[1], row[0]))
+        return "\n".join(["function statistics:", *(f" {name:<32}: {count}" for name, count in rows), "\n"])
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {"hits": dict(self.hits)}
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> "FunctionStats":
+        """From what plain() made."""
+        return cls({str(name): int(count) for name, count in plain["hits"].items()})
+
+
+class LatencySummary(NamedTuple):
+    """How long packets took, and their steps."""
+
+    latencies: Histogram
+    edges: Sequence[Edge]
+    one_point: int
+    short: int
+
+    def text(self) -> str:
+        """Two tables."""
+        return latency_text(self.latencies, self.edges, one_point=self.one_point, short=self.short)
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        edges = [edge._asdict() for edge in self.edges]
+        return {
+            "latencies": _buckets(self.latencies), "edges": edges, "one_point": self.one_point, "short": self.short
+        }  # fmt: skip
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> "LatencySummary":
+        """From what plain() made."""
+        edges = [Edge(*(edge[name] for name in Edge._fields)) for edge in plain["edges"]]
+        return cls(_histogram(plain["latencies"]), edges, int(plain["one_point"]), int(plain["short"]))
+
+
+class Peer(NamedTuple):
+    """Round trips to one address."""
+
+    address: bytes
+    l3_protocol: int
+    times: Histogram
+
+
+class RoundTrips(NamedTuple):
+    """How long round trips were: the samples, the smoothed and the least ones, and by peer if that was asked for."""
+
+    sample: Histogram
+    smoothed: Histogram
+    least: Histogram
+    peers: Optional[Sequence[Peer]] = None
+    crowded_out: int = 0
+
+    def text(self) -> str:
+        """A table, and one of the peers."""
+        text = rtt_text([self.sample, self.smoothed, self.least])
+        return text if self.peers is None else f"{text}\n{peers_text(self.peers, self.crowded_out)}"
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        histograms = {name: _buckets(getattr(self, name)) for name in ("sample", "smoothed", "least")}
+        peers = (
+            None
+            if self.peers is None
+            else [
+                {"address": peer.address.hex(), "l3_protocol": peer.l3_protocol, "times": _buckets(peer.times)}
+                for peer in self.peers
+            ]
+        )
+        return {**histograms, "peers": peers, "crowded_out": self.crowded_out}
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> "RoundTrips":
+        """From what plain() made."""
+        peers: Optional[list[Peer]] = None
+        if plain["peers"] is not None:
+            peers = [
+                Peer(bytes.fromhex(peer["address"]), int(peer["l3_protocol"]), _histogram(peer["times"]))
+                for peer in plain["peers"]
+            ]
+        sample, smoothed, least = (_histogram(plain[name]) for name in ("sample", "smoothed", "least"))
+        return cls(sample, smoothed, least, peers, int(plain["crowded_out"]))
+
+
+class DropCounts(NamedTuple):
+    """How many packets were dropped, by reason and place; last: no more tables come."""
+
+    drops: Mapping[tuple[Optional[int], int], int]
+    seconds: float  # since the table before; of the last one, since the start
+    last: bool
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        drops = [
+            {"reason": reason, "location": location, "count": count} for (reason, location), count in self.drops.items()
+        ]
+        return {"drops": drops, "seconds": self.seconds, "last": self.last}
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> "DropCounts":
+        """From what plain() made."""
+        drops = {(row["reason"], int(row["location"])): int(row["count"]) for row in plain["drops"]}
+        return cls(drops, float(plain["seconds"]), bool(plain["last"]))
+
+
+Table = Union[FunctionStats, LatencySummary, RoundTrips, DropCounts]
+KINDS: dict[str, type[Table]] = {
+    "function-stats": FunctionStats, "latency-summary": LatencySummary, "rtt": RoundTrips, "drop-stat": DropCounts,
+}  # fmt: skip
+
+
+def kind_of(table: Table) -> str:
+    """The name that JSON and recordings have for this kind of table."""
+    return next(name for name, kind in KINDS.items() if isinstance(table, kind))
+
+
+def _buckets(histogram: Histogram) -> dict[str, int]:
+    """Only those that have something, by number."""
+    return {str(number): count for number, count in enumerate(histogram.counts) if count}
+
+
+def _histogram(buckets: Mapping[str, int]) -> Histogram:
+    counts = [0] * BUCKETS
+    for number, count in buckets.items():
+        counts[int(number)] = int(count)
+    return Histogram(tuple(counts))

@@ -1,0 +1,119 @@
+"""Records as columns: whatever they are, they come back, from a chunk that went through JSON."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nettrace import columns
+from nettrace.errors import StreamError
+from nettrace.event import Detail, Device, Drop, Event, Packet, Record, Return, Socket
+
+TRACES = ["ip_rcv", "kfree_skb", "tcp_v4_rcv"]
+U8, U16, U32, U64 = (st.integers(0, (1 << bits) - 1) for bits in (8, 16, 32, 64))
+
+ADDRESSES = st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16))
+BARE = st.builds(
+    Packet, U32, U16, U16, U8, U8, U16, U16, ADDRESSES, ADDRESSES, st.binary(min_size=16, max_size=16), U16, U16, U16,
+    U8, U32,
+)  # fmt: skip
+PACKETS = st.builds(lambda outer, inner: outer._replace(inner=inner), BARE, st.none() | BARE)
+DEVICES = st.builds(Device, U32, st.text(max_size=4), U32)
+DETAILS = st.builds(Detail, U16, U32, U32, st.text(max_size=4), U32, U32, U64)
+SOCKETS = st.builds(Socket, U8, st.booleans(), U8, timer=st.none() | U8, timer_ns=st.integers(-(1 << 63), 1 << 62))
+RETURNS = st.tuples(U16, st.builds(Return, U64, U64))
+FACTS = st.dictionaries(st.text(max_size=3), st.integers(-(1 << 31), 1 << 63) | st.text(max_size=3), max_size=2)
+
+
+@st.composite
+def records(draw: st.DrawFn) -> Record:
+    skb = draw(U64)
+    # As in messages of the kernel, headers and devices are shared by steps.
+    packets, devices = draw(st.lists(PACKETS, min_size=1, max_size=2)), draw(st.lists(DEVICES, min_size=1, max_size=2))
+    events = draw(
+        st.lists(
+            st.builds(
+                Event, U64, st.sampled_from(TRACES), st.just(skb), st.sampled_from(packets), U16,
+                st.none() | st.sampled_from(devices), st.none() | DETAILS, st.none() | st.builds(Drop, U64, U32),
+                st.lists(U64, max_size=2).map(tuple), st.none(), FACTS.map(lambda facts: tuple(facts.items())),
+                st.none() | SOCKETS,
+            ),
+            max_size=4,
+        )
+    )  # fmt: skip
+    return Record(
+        draw(U64), draw(U64), draw(U64), skb, draw(U16), draw(st.booleans()), draw(st.booleans()), draw(U32), draw(U16),
+        tuple(events), draw(U16), tuple(draw(st.lists(RETURNS, max_size=2))),
+    )  # fmt: skip
+
+
+def through_json(told: list[Record]) -> "dict[str, object]":
+    chunk = columns.encode(told, {name: number for number, name in enumerate(TRACES)})
+    plain: dict[str, object] = json.loads(json.dumps(chunk))
+    return plain
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(records(), min_size=1, max_size=5))
+def test_records_come_back_as_they_were(told: list[Record]) -> None:
+    # A clone is of another record.
+    told = [record._replace(parent_id=0) if record.parent_id == record.record_id else record for record in told]
+    assert columns.Decoder(TRACES, columns.SHAPES).records(through_json(told)) == told
+
+
+PACKET = Packet(84, 0, 0x0800, 1, 0, 0, 84, bytes(4), bytes(4), bytes(16))
+STEPS = tuple(Event(10**13 + 1000 * n, "ip_rcv", 7, PACKET, n, Device(1, "lo", 5)) for n in range(20))
+RECORD = Record(8, 8, 0, 7, 0, True, False, 0, 30, STEPS)
+
+
+def test_what_is_the_same_for_all_stands_there_once() -> None:
+    chunk = through_json([RECORD, RECORD])
+    assert len(chunk["event"]["packets"]) == len(chunk["event"]["devices"]) == 1  # type: ignore[index]
+    assert "drop" not in chunk["event"] and "number" not in chunk["event"]  # type: ignore[operator]
+    assert chunk["freed"] == 1 and "children" not in chunk
+
+
+def test_a_later_version_may_know_more_and_an_earlier_one_less() -> None:
+    chunk = through_json([RECORD])
+    event = chunk["event"]
+    event["devices"][0] = ["what is this", 1, "lo"]  # type: ignore[index]
+    event["packets"][0] = [1, *event["packets"][0]]  # type: ignore[index]
+    chunk["colour"] = [1]
+    shapes = {
+        **columns.SHAPES,
+        "device": ("motto", "ifindex", "name"),
+        "packet": ("hops", *(name for name in Packet._fields)),
+    }
+    (record,) = columns.Decoder(TRACES, shapes).records(chunk)
+    assert record.events[3].device == (1, "lo", None)
+    assert record.events[3].packet == PACKET
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        {"count": -1}, {"count": 1 << 40}, {"count": "2"}, {"skb": [1]}, {"skb": "7"}, {"events": 3}, {"event": None},
+        {"event": {}}, {"record": [1.5, 2]}, {"freed": None}, {"returned": {"record": [9]}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused(spoil: "dict[str, object]") -> None:
+    chunk = {**through_json([RECORD, RECORD]), **spoil}
+    with pytest.raises(StreamError, match="make no sense"):
+        columns.Decoder(TRACES, columns.SHAPES).records(chunk)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        {"trace": 99}, {"packet": 9}, {"packets": [[1]]}, {"packets": 3}, {"time": "x"}, {"device": [1]},
+        {"drop": [[99, 1, 1]]}, {"facts": [[0, 3]]}, {"detail": 4},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_events_that_make_no_sense_are_refused(spoil: "dict[str, object]") -> None:
+    chunk = through_json([RECORD, RECORD])
+    chunk["event"].update(spoil)  # type: ignore[attr-defined]
+    with pytest.raises(StreamError, match="make no sense"):
+        columns.Decoder(TRACES, columns.SHAPES).records(chunk)

@@ -1,0 +1,497 @@
+"""What a run showed, shown again from its recording: the same, by whatever it is shown."""
+
+from __future__ import annotations  # pytest 6.0 of Debian 11 does not export all the types
+
+import io
+import subprocess
+import sys
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Callable, Optional, Union
+
+import pytest
+
+import nettrace
+from nettrace import cli, files, host, live, options, rules, tree
+from nettrace.errors import StreamError
+from nettrace.event import Context, Detail, Device, Drop, Event, Record, Return, Socket
+from nettrace.evidence import Evidence
+from nettrace.header import Header
+from nettrace.host import Traced
+from nettrace.kernel import Symbol
+from nettrace.lifecycle import Lifecycle
+from nettrace.player import Player
+from nettrace.recorder import Recorder
+from nettrace.recording import Writer
+from nettrace.rules import Rules
+from nettrace.sinks import Summary
+from nettrace.tables import DropCounts, FunctionStats, LatencySummary, RoundTrips, Table
+from nettrace.tree import Tree
+
+from .headers import IP, PING, TCP, packet, tcp
+from .test_tables import TABLES, histogram
+
+HOME, ELSEWHERE = 4026531840, 4026532999
+T = 5_000_000_000_000
+SKB, CLONE = 0xFFFF888100000100, 0xFFFF888100000200
+CODE = 0xFFFFFFFF81000000
+
+FUNCTIONS = {
+    "ip_rcv": "int", "nf_hook_slow": "int", "tcp_v4_rcv": "int", "skb_clone": "struct sk_buff *", "__kfree_skb": "void",
+    "tcp_v4_send_reset": "void", "sk_filter_trim_cap": "enum skb_drop_reason",
+}  # fmt: skip
+TRACES = (
+    *(Traced(name, "tcp-in", {"skb_clone": "clone", "__kfree_skb": "free"}.get(name), "?", name) for name in FUNCTIONS),
+    Traced("kfree_skb", "life", "drop", "packets that are dropped", None),
+    Traced("consume_skb", "life", "free", "packets that are freed", None),
+)
+
+
+class Changing:
+    """A host on which things have names for a while only."""
+
+    own_netns = HOME
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def symbol(self, address: int) -> Optional[Symbol]:
+        return None if address % 3 == 0 else Symbol("tcp_v4_rcv", address - CODE, None, "" if address % 2 else "nf")
+
+    def drop_reason(self, number: int) -> str:
+        return {3: "NO_SOCKET", 2: "NOT_SPECIFIED"}.get(number, str(number))
+
+    def enum_names(self, enum: str) -> dict[int, str]:
+        return {3: "SKB_DROP_REASON_NO_SOCKET"} if enum == "skb_drop_reason" else {}
+
+    def return_type(self, function: str) -> Optional[str]:
+        return FUNCTIONS[function]
+
+    def netns(self, inode: int) -> Optional[str]:
+        self.asked += 1
+        return None if inode == HOME else f"blue{self.asked // 4}"
+
+    def owner(self, inode: int) -> Optional[tuple[str, int]]:
+        self.asked += 1
+        return ("curl", self.asked // 3) if inode != 99 else None
+
+    def evidence(self, finding: Any, context: Context) -> list[Evidence]:
+        self.asked += 1
+        return [Evidence("/proc/net/tcp", f"asked {self.asked} times")]
+
+
+class Nobody:
+    """A host that must not be asked."""
+
+    own_netns = HOME
+
+    def __getattr__(self, name: str) -> Any:
+        pytest.fail(f"the host was asked for {name}")
+
+
+LO, ETH0 = Device(1, "lo", HOME), Device(2, "eth0", ELSEWHERE)
+REQUEST = packet(IP, TCP, tcp(2), source="10.0.0.1", target="10.0.0.2")
+TRANSLATED = packet(IP, TCP, tcp(2), source="10.0.0.1", target="192.168.0.2")
+
+
+def detail(socket: int = 7, cpu: int = 1) -> Detail:
+    return Detail(cpu, 12, 12, "curl\n", 0x10, 98, socket)
+
+
+def steps(start: int, skb: int, *rows: tuple[str, Any, Optional[Device], dict[str, Any]]) -> tuple[Event, ...]:
+    return tuple(
+        Event(start + 1500 * number, trace, skb, headers, number, device, **{"detail": detail(), **more})
+        for number, (trace, headers, device, more) in enumerate(rows)
+    )
+
+
+def packet_of(number: int) -> list[Record]:
+    """A request that is translated, cloned and dropped; what functions return comes first, as it may."""
+    own, start, base = 8 * number, T + 10_000_000 * number, SKB + number
+    facts = (("family", 2), ("hook", 1), ("functions", 1), ("function0", CODE + 4))
+    first = steps(
+        start, base,
+        ("ip_rcv", REQUEST, LO, {}),
+        ("nf_hook_slow", REQUEST, LO, {"facts": facts}),
+        ("skb_clone", TRANSLATED, ETH0, {"detail": detail(99)}),
+        ("tcp_v4_rcv", TRANSLATED, ETH0, {"stack": (CODE + 1, CODE + 3, CODE + 5)}),
+        ("kfree_skb", TRANSLATED, ETH0, {"drop": Drop(CODE + 0x13 + number, 3)}),
+    )  # fmt: skip
+    clone = steps(
+        start + 3100, CLONE + number, ("tcp_v4_rcv", TRANSLATED, None, {}), ("consume_skb", TRANSLATED, LO, {})
+    )
+    back = Return(start + 9000, (1 << 64) - 1)
+    return [
+        Record(own, own, 0, base, 0, False, False, 0, 2, (), 0, ((1, back),)),
+        Record(own, own, 0, base, 1, True, False, 0, 20, first, 1),
+        Record(own, own + 1, own, CLONE + number, 0, True, False, 0, 9, clone),
+    ]
+
+
+PACKETS = [record for number in range(1, 9) for record in packet_of(number)]
+# Whose ends were not seen: one without its beginning, one that goes on.
+OPEN = [
+    Record(800, 800, 0, SKB, 0, False, False, 4, 6, steps(T + 10**9, SKB, ("ip_rcv", PING, LO, {}))),
+    Record(900, 900, 0, SKB, 0, False, False, 0, 6, steps(T + 10**9, SKB, ("ip_rcv", PING, LO, {"detail": None}))),
+]
+SINGLE = [
+    Record(n, n, 0, SKB, 0, False, True, 0, 5, steps(T + n, SKB, ("ip_rcv", PING, LO, {})))._replace(single=True)
+    for n in range(1, 6)
+]
+SOCKETS = [
+    Record(1, 1, 0, SKB, 0, False, True, 0, 5, steps(T, SKB, ("tcp_v4_rcv", REQUEST, LO, {"socket": state})))
+    for state in (
+        Socket(1, True, timer=1, timer_ns=-5), Socket(6, False), Socket(2, True, rtt_us=1, srtt_us=2, rtt_min_us=3),
+    )
+]  # fmt: skip
+LATENCY = [
+    Record(n, n, 0, SKB, 0, True, True, 0, 5, tuple(
+        Event(T + n * at, trace, SKB, PING) for at, trace in ((9, "consume_skb"), (1, "ip_rcv"), (8, "tcp_v4_rcv"))
+    ))
+    for n in range(1, 4)
+]  # fmt: skip
+
+Item = Union[Record, Table, tuple[str, int]]
+RUNS: dict[str, list[Item]] = {
+    "packets": [*PACKETS[:9], ("clock", 10**18), *PACKETS[9:], ("expire", T + 10**8), *OPEN, ("expire", T + 10**11)],
+    "events": [*SINGLE[:2], ("gap", 3), *SINGLE[2:], ("clock", 10**18 + 7 * 10**9), *SINGLE],
+    "drops": [record._replace(events=record.events[-1:]) for record in PACKETS if len(record.events) == 5],
+    "sockets": list(SOCKETS),
+    "latency": list(LATENCY),
+    "function-stats": [FunctionStats({"ip_rcv": 1}), FunctionStats({"ip_rcv": 2, "tcp_v4_rcv": 0})],
+    "latency-summary": [table for table in TABLES if isinstance(table, LatencySummary)],
+    "rtt": [RoundTrips(histogram(3), histogram(4), histogram(5)), *(t for t in TABLES if isinstance(t, RoundTrips))],
+    "drop-stat": [DropCounts({(3, CODE + 1): 4, (None, CODE): 1}, 1.5, last) for last in (False, True)],
+}  # fmt: skip
+SUMMARY = Summary(
+    unit="packets", shown=0, events=0, lost_messages=(0, 3), lost_packets=1, unread_messages=0, missed_hits=2,
+    untracked=0, evicted=0, unfinished=0, incomplete=0, skipped=1,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def leaves() -> Tree:
+    return tree.load(files.TREE)
+
+
+@pytest.fixture(scope="module")
+def shipped(leaves: Tree) -> Rules:
+    return rules.load(files.RULES, leaves)
+
+
+@pytest.fixture
+def meanings(leaves: Tree, shipped: Rules, monkeypatch: pytest.MonkeyPatch) -> Rules:
+    """What is shipped, read once for all tests."""
+    monkeypatch.setattr(tree, "load", lambda _: leaves)
+    monkeypatch.setattr(rules, "load", lambda *_: shipped)
+    return shipped
+
+
+def asked_for(*arguments: str) -> Any:
+    asked = options.parse(arguments)
+    asked.command = arguments
+    return asked
+
+
+MODES = {
+    "packets": [], "events": ["--basic"], "drops": ["--drop"], "sockets": ["--sock"], "latency": ["--latency"],
+    "function-stats": ["--func-stats"], "latency-summary": ["--latency-summary"], "rtt": ["--rtt"],
+    "drop-stat": ["--drop-stat"],
+}  # fmt: skip
+
+
+def play(mode: str, player: Any) -> None:
+    for item in RUNS[mode]:
+        if isinstance(item, Record):
+            player.push(item)
+        elif isinstance(item, tuple) and isinstance(item[0], str):
+            getattr(player, item[0])(item[1])
+        else:
+            player.table(item)
+    player.close(T + 10**12)
+    player.flush()
+
+
+def header_of(mode: str) -> Header:
+    return Header(
+        mode=mode, unit="packets", command=("-p", "tcp"), kernel="6.12.1", clock_offset_ns=1_700_000_000_123_456_789,
+        utc_offset_s=7200, own_netns=HOME, traces=TRACES, skipped=(("tcp_ack", "not there"),), attached=7, detail=True,
+    )  # fmt: skip
+
+
+def live_run(
+    mode: str, path: Path, meanings: Rules, monkeypatch: pytest.MonkeyPatch, *arguments: str, flush_each: int = 0
+) -> tuple[str, Player]:
+    """A run that is shown and recorded; what it showed."""
+    header = header_of(mode)
+    out = io.StringIO()
+    monkeypatch.setattr("sys.stdout", out)
+    asked = asked_for(*MODES[mode], *arguments)
+    with Writer(str(path)) as writer:
+        recorder = Recorder(writer, Changing())
+        display = replace(cli._display(asked, header), utc_offset_s=header.utc_offset_s)
+        sink = cli._sink(asked, header, recorder.host, meanings, display)
+        player = Player(sink, follow=mode == "packets", count=asked.count)
+        recorder.begin(header, meanings)
+        sink.begin(header)
+        play(mode, Both(recorder, player, flush_each))
+        summary = replace(
+            SUMMARY,
+            shown=player.shown,
+            events=player.events,
+            unfinished=player.unfinished,
+            incomplete=player.incomplete,
+        )
+        recorder.end(summary)
+        sink.end(summary)
+    assert recorder.error is None
+    return out.getvalue(), player
+
+
+class Both:
+    """The recorder, then the player, as in a run."""
+
+    def __init__(self, recorder: Recorder, player: Player, flush_each: int) -> None:
+        self._takers = (recorder, player)
+        self._flush_each = flush_each
+        self._taken = 0
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        def take(*values: Any) -> None:
+            for taker in self._takers:
+                getattr(taker, name)(*values)
+            self._taken += 1
+            if self._flush_each and name != "flush" and self._taken % self._flush_each == 0:
+                self._takers[0].flush()
+
+        return take
+
+
+def replayed(path: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str, status: int = 0) -> str:
+    out = io.StringIO()
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.setattr(cli, "Kernel", Nobody)
+    monkeypatch.setattr(live, "Running", Nobody)
+    assert cli.main(["-r", str(path), *arguments]) == status
+    return out.getvalue()
+
+
+DISPLAYS = {
+    "packets": [
+        [], ["--detail"], ["--ret"], ["-o", "id,cpu,if,netns,pid,group,mark,len"], ["--date"], ["--latency-show"],
+        ["--tiny-show"], ["--latency-free"], ["--diag-keep"], ["--diag-quiet", "--diag-keep"], ["--diag"], ["-c", "3"],
+        ["--json"], ["--json", "--diag-keep"], ["--json", "--diag-quiet"], ["--json", "--latency-free", "-c", "3"],
+    ],
+    "events": [[], ["--detail"], ["--date"], ["-c", "4"], ["--json"]],
+    "drops": [[], ["-v"], ["--detail"], ["--json"]],
+    "sockets": [[], ["--detail"], ["--json"]],
+    "latency": [[], ["--date"], ["--json"]],
+    **{mode: [[], ["--json"]] for mode in ("function-stats", "latency-summary", "rtt", "drop-stat")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("flush_each", [0, 1, 5])
+@pytest.mark.parametrize(
+    ("mode", "arguments"), [(mode, arguments) for mode, each in DISPLAYS.items() for arguments in each], ids=str
+)
+def test_what_was_shown_is_shown_again(
+    mode: str, arguments: list[str], flush_each: int, tmp_path: Path, meanings: Rules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x"
+    shown, _ = live_run(mode, path, meanings, monkeypatch, *arguments, flush_each=flush_each)
+    assert "--diag-quiet" in arguments or len(shown) > 100
+    assert replayed(path, monkeypatch, *MODES[mode], *arguments) == shown
+    assert replayed(path, monkeypatch, *arguments) == shown
+
+
+@pytest.mark.parametrize("arguments", DISPLAYS["packets"], ids=str)
+def test_what_was_recorded_can_be_shown_in_another_way(
+    arguments: list[str], tmp_path: Path, meanings: Rules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What may be another thing the next time it is asked for is asked for at other times then.
+    monkeypatch.setattr(Changing, "netns", lambda self, inode: "blue")
+    monkeypatch.setattr(Changing, "owner", lambda self, inode: ("curl", 5))
+    monkeypatch.setattr(Changing, "evidence", lambda self, finding, context: [])
+    shown, _ = live_run("packets", tmp_path / "x", meanings, monkeypatch, *arguments)
+    live_run("packets", tmp_path / "y", meanings, monkeypatch)
+    assert replayed(tmp_path / "y", monkeypatch, *arguments) == shown
+
+
+def test_the_summary_is_that_of_the_run(
+    tmp_path: Path, meanings: Rules, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    live_run("packets", tmp_path / "x", meanings, monkeypatch)
+    replayed(tmp_path / "x", monkeypatch, "-v")
+    (summary,) = [line for line in capsys.readouterr().err.splitlines() if "packets" in line]
+    assert summary == (
+        "10 packets, 58 events, 3 messages lost (cpu1: 3), 1 packets lost whole, 2 hits missed, 2 unfinished, "
+        "1 incomplete, 1 traces skipped"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "number"),
+    [
+        (["-p", "tcp"], 8), (["-p", "icmp"], 2), (["-d", "192.168.0.0/16"], 8), (["-s", "192.168.0.2"], 0),
+        (["--addr", "10.0.0.2", "-P", "443"], 8), (["-S", "443"], 0), (["--tcp-flags", "S!"], 8),
+        (["--tcp-flags", "FR"], 0), (["--pkt-len", "84"], 10), (["--iface", "eth0"], 8), (["--iface", "eth"], 0),
+        (["--netns", str(ELSEWHERE)], 8), (["--netns-current", "-p", "icmp"], 2), (["--mark", "0x10/0xf0"], 9),
+        (["--pid", "12"], 9), (["--comm", "curl\n"], 9), (["--min-latency", "5000s"], 0),
+        (["--min-latency", "1us"], 10),
+        (["-p", "ipv6"], 0), (["-c", "2"], 2), (["--iface", "lo", "-d", "192.168.0.2"], 8),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_packets_can_be_chosen_again(
+    arguments: list[str], number: int, tmp_path: Path, meanings: Rules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live_run("packets", tmp_path / "x", meanings, monkeypatch)
+    shown = replayed(tmp_path / "x", monkeypatch, *arguments)
+    assert shown.count("***************** ") == number
+
+
+def test_namespaces_can_be_chosen_by_name(tmp_path: Path, meanings: Rules, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Changing, "netns", lambda self, inode: "blue" if inode == ELSEWHERE else None)
+    live_run("packets", tmp_path / "x", meanings, monkeypatch)
+    assert replayed(tmp_path / "x", monkeypatch, "--netns", "blue").count("***************** ") == 8
+    assert replayed(tmp_path / "x", monkeypatch, "--netns", "green").count("***************** ") == 0
+
+
+@pytest.mark.parametrize(
+    ("mode", "arguments", "words"),
+    [
+        ("packets", ["--basic"], "is a recording of packets, not of events: leave out the mode"),
+        ("drops", ["--diag"], "--diag needs whole packets"),
+        ("packets", ["-t", "ip"], "-t says nothing with -r"),
+        ("packets", ["udp port 53"], "a filter expression says nothing with -r"),
+        ("packets", ["-w", "y"], "-w says nothing with -r"),
+        ("packets", ["--rate-limit", "5"], "--rate-limit says nothing with -r"),
+    ],
+    ids=str,
+)
+def test_what_a_recording_cannot_say(
+    mode: str, arguments: list[str], words: str, tmp_path: Path, meanings: Rules, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    live_run(mode, tmp_path / "x", meanings, monkeypatch)
+    assert replayed(tmp_path / "x", monkeypatch, *arguments, status=2) == ""
+    err = capsys.readouterr().err
+    assert words in err and err.count("\n") == 1
+
+
+def test_a_run_that_was_killed(
+    tmp_path: Path, meanings: Rules, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "x"
+    shown, _ = live_run("packets", path, meanings, monkeypatch, flush_each=1)
+    data = path.read_bytes()
+    path.write_bytes(data[:-20])
+    cut = replayed(path, monkeypatch, status=1)
+    # Its end is lost, which tells of nothing that was shown.
+    assert cut == shown
+    assert f"{path} is cut off at byte " in capsys.readouterr().err
+    path.write_bytes(data[: len(data) // 2])
+    blocks = replayed(path, monkeypatch, status=1).split("\n\n")
+    # The last one may lack its end.
+    assert len(blocks) > 2 and shown.startswith("\n\n".join(blocks[:-2]))
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode", RUNS)
+def test_a_recording_of_which_any_part_is_missing_or_wrong(
+    mode: str, tmp_path: Path, meanings: Rules, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "x"
+    live_run(mode, path, meanings, monkeypatch, flush_each=3)
+    data = path.read_bytes()
+    for at in range(15, len(data), max(1, len(data) // 40)):
+        for spoilt in (data[:at], data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]):
+            path.write_bytes(spoilt)
+            replayed(path, monkeypatch, status=1)
+            err = capsys.readouterr().err.splitlines()
+            assert err[-1].startswith(f"nettrace: {path} ") and "Traceback" not in err
+
+
+def test_each_of_several_files_can_be_read_by_itself(
+    tmp_path: Path, meanings: Rules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Writer(str(tmp_path / "x"), rotate_bytes=1) as writer:
+        recorder = Recorder(writer, Changing())
+        recorder.begin(header_of("packets"), meanings)
+        for record in PACKETS:
+            recorder.push(record)
+            if record.parent_id:
+                recorder.flush()
+        recorder.end(SUMMARY)
+    for number in range(8):
+        with nettrace.open(str(tmp_path / (f"x.{number}" if number else "x"))) as recording:
+            (one,) = recording
+            assert (one.unfinished, one.missing) == (False, False)
+            assert "NO_SOCKET" in recording.text(one) and "blue" in recording.text(one)
+
+
+def test_as_a_library(tmp_path: Path, meanings: Rules, monkeypatch: pytest.MonkeyPatch) -> None:
+    live_run("packets", tmp_path / "x", meanings, monkeypatch, "--diag-keep")
+    with nettrace.open(str(tmp_path / "x")) as recording:
+        assert recording.header.kernel == "6.12.1"
+        packets = list(recording)
+        assert recording.summary is not None and recording.summary.missed_hits == 2
+        lifecycle = Lifecycle()
+        expected = [context for record in PACKETS for context in lifecycle.push(record)]
+        assert packets[:8] == expected
+        findings = [finding for one in packets for finding in recording.findings(one)]
+        assert [finding.name for finding in findings if finding.root] == ["NO_SOCKET"] * 8
+        assert all(finding.evidence for finding in findings if finding.root)
+    with nettrace.open(str(tmp_path / "x")) as recording:
+        assert sum(1 for _ in recording.events()) == 58
+
+
+def test_a_damaged_recording_as_a_library(tmp_path: Path, meanings: Rules, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x"
+    live_run("packets", path, meanings, monkeypatch, flush_each=1)
+    path.write_bytes(path.read_bytes()[:-1])
+    seen = []
+    with nettrace.open(str(path)) as recording, pytest.raises(StreamError, match="is cut off at byte"):
+        for one in recording:
+            seen.append(one)
+    assert len(seen) == 10
+
+
+def test_tables_as_a_library(tmp_path: Path, meanings: Rules, monkeypatch: pytest.MonkeyPatch) -> None:
+    live_run("rtt", tmp_path / "x", meanings, monkeypatch)
+    with nettrace.open(str(tmp_path / "x")) as recording:
+        assert list(recording) == []
+        assert recording.table == TABLES[3]
+
+
+def test_the_package_imports_next_to_nothing() -> None:
+    program = "import sys, nettrace; print([name for name in sys.modules if name.startswith('nettrace')])"
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=Path(__file__).parents[1])
+    assert done.stdout.decode().strip() == "['nettrace.version', 'nettrace']"
+
+
+def test_memory_follows_open_packets(tmp_path: Path, meanings: Rules, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "ANSWERS_MAX", 64)
+
+    def most(packets: int) -> int:
+        path = tmp_path / str(packets)
+        with Writer(str(path)) as writer:
+            recorder = Recorder(writer, Changing())
+            recorder.begin(header_of("packets"), meanings)
+            for number in range(packets):
+                for record in packet_of(number + 1):
+                    recorder.push(record)
+                recorder.flush()
+            recorder.end(SUMMARY)
+        with nettrace.open(str(path)) as recording:
+            tracemalloc.start()
+            count = sum(1 for _ in recording)
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+        assert count == packets
+        return peak
+
+    most(10)  # what is read once
+    # Of a packet that is over nothing stays but its id, to know a late record by; its events take thousands of bytes.
+    assert (most(900) - most(300)) / 600 < 250

@@ -1,0 +1,43 @@
+"""Tables of what was counted: as text, and the same again from what a recording has of them."""
+
+import json
+
+import pytest
+
+from nettrace.histogram import Histogram, bucket
+from nettrace.latency import Edge
+from nettrace.tables import KINDS, DropCounts, FunctionStats, LatencySummary, Peer, RoundTrips, Table, kind_of
+
+
+def histogram(*values: int) -> Histogram:
+    counts = [0] * len(Histogram.from_bytes(b"").counts)
+    for value in values:
+        counts[bucket(value)] += 1
+    return Histogram(tuple(counts))
+
+
+TABLES: list[Table] = [
+    FunctionStats({"ip_rcv": 7, "unhit": 0}),
+    LatencySummary(histogram(1_000, 2_000), [Edge("ip_rcv", "tcp_v4_rcv", 2, 1 << 60, 5)], 1, 0),
+    RoundTrips(histogram(30), histogram(31), histogram(29)),
+    RoundTrips(histogram(30), histogram(31), histogram(29), [Peer(bytes(range(16)), 0x86DD, histogram(30))], 4),
+    DropCounts({(None, 0xFFFFFFFF81000010): 1, (3, 0x20): 2}, 1.25, last=True),
+]
+
+
+@pytest.mark.parametrize("table", TABLES, ids=kind_of)
+def test_a_table_comes_back_as_it_was(table: Table) -> None:
+    assert KINDS[kind_of(table)].of(json.loads(json.dumps(table.plain()))) == table
+
+
+def test_the_table_of_hits() -> None:
+    hits = {"ip_rcv": 7, "unhit": 0, "b": 12, "a": 7, "inet6_a_function_with_a_long_name": 1}
+    assert FunctionStats(hits).text() == (
+        "function statistics:\n"
+        " b                               : 12\n"
+        " a                               : 7\n"
+        " ip_rcv                          : 7\n"
+        " inet6_a_function_with_a_long_name: 1\n"
+        "\n"
+    )
+    assert FunctionStats({}).text() == "function statistics:\n\n"
