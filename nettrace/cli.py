@@ -101,16 +101,16 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 
 def _main(asked: argparse.Namespace) -> int:
+    if asked.json_schema:
+        sys.stdout.write(files.SCHEMA.read_text(encoding="utf-8"))
+        return 0
     traces = _tree()
+    if asked.read is not None:
+        return _replay(asked, rules.load(files.RULES, traces))
     if asked.explain is not None:
         known = reasons.load(files.RULES)
         sys.stdout.write(explain.text(asked.explain, traces, rules.load(files.RULES, traces), known))
         return 0
-    if asked.json_schema:
-        sys.stdout.write(files.SCHEMA.read_text(encoding="utf-8"))
-        return 0
-    if asked.read is not None:
-        return _replay(asked)
     kernel = Kernel(btf=None if asked.btf_path is None else Path(asked.btf_path))
     if asked.trace is not None and asked.trace.strip() == "?":
         covered = coverage.of(traces, kernel, multi=_multi(asked.backend, kernel))
@@ -524,7 +524,7 @@ def _recording(asked: argparse.Namespace) -> Iterator[Optional[Writer]]:
         raise writer.error
 
 
-def _replay(asked: argparse.Namespace) -> int:
+def _replay(asked: argparse.Namespace, meanings: Rules) -> int:
     """-r: what was recorded, as it was shown, or as it is asked for now."""
     with Recording(asked.read) as recording:
         header = recording.header
@@ -542,7 +542,7 @@ def _replay(asked: argparse.Namespace) -> int:
         packet_filter = _filter(asked, wanted)
         matches = matching.matcher(packet_filter, header, recording.host, named)
         display = replace(_display(asked, header), utc_offset_s=header.utc_offset_s)
-        sink = _sink(asked, header, recording.host, recording.meanings, display)
+        sink = _sink(asked, header, recording.host, meanings, display)
         player = Player(
             sink, follow=header.mode == "packets", count=asked.count,
             join_clones=header.join_clones and not asked.trace_noclone,
@@ -557,6 +557,8 @@ def _replay(asked: argparse.Namespace) -> int:
             summary = _replayed(recording, player)
             sink.end(summary)
             print(summary.text(asked.verbose), file=sys.stderr, flush=True)
+        if recording.next is not None:
+            log.warning("nettrace: %s goes on in %s, which is not there", asked.read, recording.next)
     return 0
 
 

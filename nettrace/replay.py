@@ -1,6 +1,7 @@
 """Reading a recording: the same records, in the same order, with what the host said of them then."""
 
 import io
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from itertools import islice
@@ -48,6 +49,8 @@ class Taker(Protocol):
 class Recording:
     """A recording, to be read once, from its beginning: by iterating over its packets, or by feed().
 
+    Where it goes on in another file, and that is there beside it, that is read too.
+
     header: what the run was. summary: what it saw and did not see, once all was read. table: the last one of what
     was only counted. Where the recording is damaged or has no end, StreamError says so, after all that can be read.
     """
@@ -56,29 +59,36 @@ class Recording:
         self.path = path
         self.summary: Optional[Summary] = None
         self.table: Optional[Table] = None
-        self.next: Optional[str] = None  # the file that goes on where this one ends
-        self._file = opened(path)
-        try:
-            self._chunks = chunks(self._file, path)
-            self._begin()
-        except BaseException:
-            self._file.close()
-            raise
+        self.next: Optional[str] = None  # the file that goes on where this one ends, if it is not there
+        self._begin(path)
         self._meanings: Optional[Rules] = None
         self._diagnosis: Optional[Diagnosis] = None
 
-    def _begin(self) -> None:
+    def _begin(self, path: str) -> None:
+        self._file = opened(path)
+        try:
+            self._chunks = chunks(self._file, path)
+            self._read_header(path)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _read_header(self, path: str) -> None:
         try:
             at, chunk = next(self._chunks)
         except StopIteration as error:
-            raise StreamError(f"{self.path} is cut off: nothing was recorded") from error
+            raise StreamError(f"{path} is cut off: nothing was recorded") from error
         try:
-            self.header = Header.of(chunk["nettrace"])
+            header = Header.of(chunk["nettrace"])
             shapes = {str(name): tuple(map(str, shape)) for name, shape in chunk["shapes"].items()}
         except (*_MALFORMED, StreamError) as error:
-            raise StreamError(f"{self.path} is damaged at byte {at}: {error}") from error
-        self.host = Recorded(self.header.own_netns)
-        self._decoder = Decoder([trace.name for trace in self.header.traces], shapes)
+            raise StreamError(f"{path} is damaged at byte {at}: {error}") from error
+        if path == self.path:
+            self.header = header
+            self.host = Recorded(header.own_netns)
+            self._decoder = Decoder([trace.name for trace in header.traces], shapes)
+        elif header != self.header:
+            raise StreamError(f"{path} is of another run than {self.path}, which it should go on from")
 
     def __enter__(self) -> "Recording":
         return self
@@ -89,7 +99,7 @@ class Recording:
         self.close()
 
     def close(self) -> None:
-        """Closes the file."""
+        """Closes the file; iterating further fails."""
         self._file.close()
 
     def __iter__(self) -> Iterator[Context]:
@@ -140,17 +150,27 @@ class Recording:
             pass
 
     def play(self, taker: Taker) -> Iterator[None]:
-        """Hands it over chunk by chunk."""
+        """Hands it over chunk by chunk, with the files that go on where this one ends, as far as they are there."""
         trouble: Optional[StreamError] = None
+        path = self.path
         try:
-            for at, chunk in self._chunks:
-                if not getattr(taker, "done", False):
+            while True:
+                for at, chunk in self._chunks:
                     try:
-                        self._hand_over(chunk, taker)
+                        if not getattr(taker, "done", False):
+                            self._hand_over(chunk, taker)
+                        self._end(chunk)
                     except StreamError as error:
-                        raise StreamError(f"{self.path} is damaged at byte {at}: {error}") from error
-                self._end(chunk, at)
-                yield
+                        raise StreamError(f"{path} is damaged at byte {at}: {error}") from error
+                    yield
+                if self.next is None:
+                    break
+                path = os.path.join(os.path.dirname(self.path), os.path.basename(self.next))
+                if not os.path.exists(path):
+                    break
+                self._file.close()
+                self.next = None
+                self._begin(path)
         except StreamError as error:
             trouble = error
         if self.summary is None:
@@ -158,7 +178,7 @@ class Recording:
             taker.close(0)
             yield
             if trouble is None and self.next is None:
-                trouble = StreamError(f"{self.path} has no end: the run still goes on, or it was killed")
+                trouble = StreamError(f"{path} has no end: the run still goes on, or it was killed")
         if trouble is not None:
             raise trouble
 
@@ -211,7 +231,7 @@ class Recording:
             self.table = table
             taker.table(table)
 
-    def _end(self, chunk: Chunk, at: int) -> None:
+    def _end(self, chunk: Chunk) -> None:
         if "next" in chunk:
             self.next = str(chunk["next"])
         if "end" not in chunk:
@@ -221,7 +241,7 @@ class Recording:
             plain = {name: value for name, value in chunk["end"].items() if name in known}
             self.summary = Summary(**{**plain, "lost_messages": tuple(map(int, plain["lost_messages"]))})
         except _MALFORMED as error:
-            raise StreamError(f"{self.path} is damaged at byte {at}: its summary makes no sense") from error
+            raise StreamError("its summary makes no sense") from error
 
 
 class _Packets(Text):

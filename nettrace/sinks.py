@@ -63,7 +63,7 @@ class Lookups:
     owner: Callable[[int], Optional[tuple[str, int]]] = lambda inode: None  # name and number of a process
     groups: Mapping[str, str] = field(default_factory=dict)  # of traces
     roles: Mapping[str, str] = field(default_factory=dict)  # of the traces that have one, see tracer.yaml
-    remarks: Callable[[Event], Iterable[tuple[str, str]]] = lambda item: ()  # level and text
+    remarks: Callable[[Event], Iterable[tuple[str, str]]] = lambda item: ()  # level and text, by what the step tells
     remarked: frozenset[str] = frozenset()  # traces that there may be remarks on, beside those that tell facts
 
 
@@ -128,6 +128,7 @@ class Text:
         self._explained: set[int] = set()  # drop reasons
         self._second = -1
         self._second_text = ""
+        self._trace_remarks: dict[str, str] = {}  # on steps that tell nothing but that they were reached
         # Most hits have the headers of the hit before.
         self._packet: Optional[Packet] = None
         self._packet_text = ""
@@ -231,34 +232,40 @@ class Text:
         packet, device, text, mark, number = _NO_LINE
         skb = before_ns = -1
         lives = 0
+        known = self._trace_remarks
         for at, item in enumerate(context.events):
-            time_ns, trace = item.time_ns, item.trace
+            time_ns, trace, skb_now, packet_now, number_now, device_now, _, drop, stack, returned, facts, _ = item
             notes = ""
-            if item.skb != skb or item.number <= number:
+            if skb_now != skb or number_now <= number:
                 others[skb] = packet, device, text, mark, number
-                skb = item.skb
+                skb = skb_now
                 packet, device, text, mark, number = others.get(skb, _NO_LINE)
                 # A clone may be given the address of one that was freed.
-                if item.number <= number or packet is None:
+                if number_now <= number or packet is None:
                     packet = device = None
                     places.forget(skb)
                     mark = f"[{_letters(lives)}]" if several else ""
                     if lives:
                         notes = self._yellow(f" *{self._maker(context.events[:at])} {skb & 0xFFFFFFFF:08x}*")
                     lives += 1
-            number = item.number
+            number = number_now
             # Most steps of an skb have the headers of the step before, at the same place.
-            if item.packet is not packet or item.device is not device:
-                change = "" if packet is None else change_text(packet, item.packet)
+            if packet_now is not packet or device_now is not device:
+                change = "" if packet is None else change_text(packet, packet_now)
                 if change:
                     notes = self._yellow(f" *{change}*")
                 move = places.move(item)
                 if move is not None and self._marks_moves:
                     lines += self._move(*move, mark)
-                packet, device, text = item.packet, item.device, f" {packet_text(item.packet)}"
+                packet, device, text = packet_now, device_now, f" {packet_text(packet_now)}"
             shown = text if before_ns < 0 or not tiny else ""
-            if item.drop is not None or item.returned is not None or item.facts or trace in remarked:
+            if drop is not None or returned is not None or facts:
                 notes = self._notes(item) + notes
+            elif trace in remarked:
+                # There is nothing to tell it from the other steps of its trace.
+                if trace not in known:
+                    known[trace] = self._notes(item)
+                notes = known[trace] + notes
             if latency and before_ns >= 0:
                 notes = f" latency: {_milliseconds(time_ns - before_ns)}{notes}"
             if plain:
@@ -267,7 +274,7 @@ class Text:
                 )
             else:
                 lines.append(f"{self._start(item, mark)}{shown}{notes}")
-            if item.stack or trace in stacks:
+            if stack or trace in stacks:
                 lines += self._stack(item)
             before_ns = time_ns
         return lines

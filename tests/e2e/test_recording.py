@@ -1,0 +1,193 @@
+"""A run that is shown as JSON and recorded at the same time, and what its recording shows: on this kernel, the same.
+
+Each start serves all questions about its mode. What must be the same is compared with what the run itself printed.
+"""
+
+from __future__ import annotations  # pytest 6.0 of Debian 11 does not export all the types
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..schema import check_line
+from .net import Host, ping
+from .tool import CHECKOUT, Nettrace
+from .traffic import send_udp, tcp
+
+OUT = Path("/mnt/out")
+PORT, CLOSED = 6042, 6043
+
+
+@dataclass
+class Run:
+    """What a run printed, and its recording."""
+
+    path: Path
+    trace: Nettrace
+
+    @property
+    def text(self) -> str:
+        return "".join(f"{line}\n" for line in self._lines)
+
+    @property
+    def objects(self) -> list[dict[str, Any]]:
+        return [check_line(line) for line in self._lines]
+
+    @property
+    def _lines(self) -> list[str]:
+        return [self.trace.first, *self.trace.output]
+
+    def replay(self, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+        """What the recording shows, to somebody who is not root and cannot ask this host for anything."""
+        done = subprocess.run(
+            ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-B", "-m", "nettrace",
+             "-r", str(self.path), *arguments],
+            cwd=CHECKOUT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=200,
+        )  # fmt: skip
+        assert done.returncode == status, done.stderr
+        return done
+
+
+def recorded(trace: Nettrace, path: Path) -> Run:
+    """After the run; its recording is for everybody to read now, and kept."""
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.chmod(0o644)
+    for folder in list(path.parents)[:3]:
+        folder.chmod(0o755)
+    if OUT.is_dir():
+        shutil.copy(path, OUT)
+        (OUT / f"{path.name}.out").write_text(Run(path, trace).text)
+    return Run(path, trace)
+
+
+@pytest.fixture(scope="module")
+def diagnosed(
+    pair: tuple[Host, Host], kernel_has_reasons: bool, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Run]:
+    """--diag of what arrives and of what nobody wants, as JSON."""
+    left, right = pair
+    path = tmp_path_factory.mktemp("diag") / "diag.ntr"
+    arguments = ["--json", "--diag-keep", "--detail", "--ret", "--evidence-time", "30", "--addr", right.ip]
+    with Nettrace(*arguments, "-w", str(path)) as trace:
+        assert ping(left, right.ip)["received"] == 1
+        tcp(left, right, right.ip, PORT, 1000)
+        send_udp(left, right.ip, CLOSED)
+        trace.wait_line('"name":"NO_SOCKET"' if kernel_has_reasons else f":{CLOSED}")
+        trace.stop()
+    assert trace.returncode == 0, trace.stderr
+    yield recorded(trace, path)
+
+
+def test_json_is_the_same_again(diagnosed: Run) -> None:
+    again = diagnosed.replay("--json", "--diag-keep", "--detail", "--ret")
+    assert again.stdout == diagnosed.text
+    assert again.stderr == diagnosed.trace.stderr
+
+
+def test_text_and_json_tell_the_same(diagnosed: Run) -> None:
+    text = diagnosed.replay("--diag-keep").stdout
+    packets = [each for each in diagnosed.objects if each["type"] == "packet"]
+    assert text.count("***************** ") == len(packets) > 5
+    rest = text
+    for each in packets:
+        header = ",".join(f"{int(skb, 16) & 0xFFFFFFFF:08x}" for skb in each["skbs"])
+        block, _, rest = rest.partition(f"***************** {header} ***************\n")[2].partition(
+            "\n***************** "
+        )
+        rest = "***************** " + rest
+        lines = [line for line in block.split("\n\n")[0].splitlines() if line.startswith("[")]
+        assert len(lines) == len(each["steps"])
+        for line, step in zip(lines, each["steps"]):
+            assert f"[{step['trace']:<20}]" in line
+            assert each["headers"][step["headers"]]["text"] in line
+        for finding in each["findings"]:
+            if finding["level"] != "info":
+                assert f"{finding['trace']}({finding['group']})" in block
+                for proof in finding["evidence"]:
+                    assert proof["text"] in block
+
+
+def test_a_packet_that_died_has_its_findings(diagnosed: Run, kernel_has_reasons: bool) -> None:
+    died = [
+        each for each in diagnosed.objects
+        if each["type"] == "packet" and any(finding["root"] for finding in each["findings"])
+    ]  # fmt: skip
+    if kernel_has_reasons:
+        assert {finding["name"] for each in died for finding in each["findings"]} >= {"NO_SOCKET"}
+        assert any(finding["evidence"] for each in died for finding in each["findings"])
+
+
+def test_a_recording_can_be_filtered(diagnosed: Run) -> None:
+    packets = [each for each in diagnosed.objects if each["type"] == "packet"]
+    tcp_packets = [each for each in packets if any(PORT in (h["sport"], h["dport"]) for h in each["headers"])]
+    shown = diagnosed.replay("-P", str(PORT), "--latency-show").stdout
+    assert shown.count("total latency: ") == len(tcp_packets) > 5
+
+
+def test_the_header_tells_of_the_run(diagnosed: Run) -> None:
+    header, *_, summary = diagnosed.objects
+    assert (header["type"], header["format"], summary["type"]) == ("header", 1, "summary")
+    assert header["kernel"] == Path("/proc/sys/kernel/osrelease").read_text().strip()
+    assert header["command"][0] == "--json"
+    assert len(header["traces"]) > 100
+    assert len(header["skipped"]) == summary["skipped"]
+
+
+@pytest.fixture(scope="module")
+def dropped(pair: tuple[Host, Host], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """--drop as text, with call stacks and process names."""
+    left, right = pair
+    path = tmp_path_factory.mktemp("drop") / "drop.ntr"
+    with Nettrace("--drop-stack", "--detail", "-v", "-p", "udp", "-D", str(CLOSED), "-w", str(path)) as trace:
+        send_udp(left, right.ip, CLOSED)
+        trace.wait_line("Call Stack:")
+        trace.stop()
+    assert trace.returncode == 0, trace.stderr
+    yield recorded(trace, path)
+
+
+def test_drops_with_call_stacks_are_the_same_again(dropped: Run) -> None:
+    again = dropped.replay("--detail", "-v")
+    assert again.stdout == dropped.text
+    assert f":{CLOSED}" in again.stdout and "    -> [" in again.stdout
+
+
+@pytest.fixture(scope="module")
+def killed(pair: tuple[Host, Host], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """A run of --basic that is killed after its first hits."""
+    left, right = pair
+    path = tmp_path_factory.mktemp("basic") / "basic.ntr"
+    with Nettrace("--basic", "-p", "icmp", "-t", "icmp,ip-in", "-w", str(path)) as trace:
+        assert ping(left, right.ip)["received"] == 1
+        trace.wait_line("ping reply")
+        trace.kill()
+    yield recorded(trace, path)
+
+
+def test_what_a_killed_run_showed_is_in_its_recording(killed: Run) -> None:
+    again = killed.replay(status=1)
+    # Of the last hits, some may be recorded and not be shown any more.
+    assert again.stdout.startswith(killed.text)
+    assert f"{killed.path} has no end: the run still goes on, or it was killed" in again.stderr
+
+
+def test_in_ten_lines_of_python(diagnosed: Run) -> None:
+    program = f"""
+import nettrace
+with nettrace.open({str(diagnosed.path)!r}) as recording:
+    for packet in recording:
+        print(packet.packet_id, len(packet.events), len(recording.findings(packet)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    expected = [
+        f"{each['id']} {len(each['steps'])} {len(each['findings'])}"
+        for each in diagnosed.objects
+        if each["type"] == "packet"
+    ]
+    assert done.stdout.splitlines() == expected
