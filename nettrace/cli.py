@@ -58,6 +58,7 @@ from .sinks import Display, Summary
 from .sockets import peer_of
 from .source import Settings, Source
 from .tables import LatencySummary, Peer, RoundTrips
+from .times import Times, TimesSummed
 
 if TYPE_CHECKING:
     from .bpf import Session
@@ -529,7 +530,9 @@ def _replay(asked: argparse.Namespace, meanings: Rules) -> int:
     with Recording(asked.read) as recording:
         header = recording.header
         mode = _mode(asked)
-        if mode not in ("packets", header.mode):
+        # Of whole packets it can be told how long they took.
+        timed = {"latency": Times, "latency-summary": TimesSummed}.get(mode) if header.mode == "packets" else None
+        if mode not in ("packets", header.mode) and timed is None:
             raise UsageError(f"{asked.read} is a recording of {header.mode}, not of {mode}: leave out the mode")
         if asked.diag and header.mode != "packets":
             raise UsageError(
@@ -542,7 +545,10 @@ def _replay(asked: argparse.Namespace, meanings: Rules) -> int:
         packet_filter = _filter(asked, wanted)
         matches = matching.matcher(packet_filter, header, recording.host, named)
         display = replace(_display(asked, header), utc_offset_s=header.utc_offset_s)
-        sink = _sink(asked, header, recording.host, meanings, display)
+        shown = header if timed is None else replace(header, mode=mode)
+        sink = _sink(asked, shown, recording.host, meanings, display)
+        if timed is not None:
+            sink = timed(sink, display, recording.lookups)
         player = Player(
             sink, follow=header.mode == "packets", count=asked.count,
             join_clones=header.join_clones and not asked.trace_noclone,
@@ -550,11 +556,13 @@ def _replay(asked: argparse.Namespace, meanings: Rules) -> int:
         )  # fmt: skip
         for name, reason in header.skipped:
             log.info("%s is skipped: %s", name, reason)
-        sink.begin(header)
+        sink.begin(shown)
         try:
             recording.feed(player)
         finally:
             summary = _replayed(recording, player)
+            if isinstance(sink, Times):
+                summary = replace(summary, events=None, one_point=sink.one_point)
             sink.end(summary)
             print(summary.text(asked.verbose), file=sys.stderr, flush=True)
         if recording.next is not None:

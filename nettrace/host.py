@@ -1,5 +1,6 @@
 """What the numbers in events stand for on a host: asked of it while it runs, remembered, and read from a recording."""
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple, Optional, Protocol
 
@@ -57,20 +58,22 @@ class Answers:
     """What was answered so far, by kind and key; of each kind the latest, and no more than there is room for."""
 
     def __init__(self) -> None:
-        self._kinds: dict[str, dict[Key, Any]] = {}
+        # OrderedDict, because taking the first key of a dict again and again scans the holes before it.
+        self._kinds: dict[str, OrderedDict[Key, Any]] = {}
 
     def __contains__(self, asked: tuple[str, Key]) -> bool:
         return asked[1] in self._kinds.get(asked[0], ())
 
     def get(self, kind: str, key: Key, unknown: Any = None) -> Any:
         """The answer; `unknown` where there is none."""
-        return self._kinds.get(kind, {}).get(key, unknown)
+        answers = self._kinds.get(kind)
+        return unknown if answers is None else answers.get(key, unknown)
 
     def put(self, kind: str, key: Key, answer: Any) -> None:
         """Takes over an answer; which ones make room for it depends on nothing but what was put here."""
-        answers = self._kinds.setdefault(kind, {})
+        answers = self._kinds.setdefault(kind, OrderedDict())
         if key not in answers and len(answers) >= ANSWERS_MAX:
-            del answers[next(iter(answers))]
+            answers.popitem(last=False)
         answers[key] = answer
 
     def all(self) -> list[tuple[str, Key, Any]]:

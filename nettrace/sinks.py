@@ -180,13 +180,15 @@ class Text:
         """How long a packet took; that it is freed in the end is not part of its way, unless it was asked for."""
         if not events:
             return 0
-        last = len(events) - 1
-        if not self._show.latency_free:
-            while last and self._know.roles.get(events[last].trace) in _ENDS:
-                if events[last].trace in self._show.end_traces:
-                    break
-                last -= 1
-        return events[last].time_ns - events[0].time_ns
+        points = self.points(events)
+        return points[-1].time_ns - events[0].time_ns if points else 0
+
+    def points(self, events: Sequence[Event]) -> list[Event]:
+        """The steps that count for how long a packet took."""
+        if self._show.latency_free:
+            return list(events)
+        roles, ends = self._know.roles, self._show.end_traces
+        return [item for item in events if roles.get(item.trace) not in _ENDS or item.trace in ends]
 
     def keep_time(self, wall_offset_ns: int) -> None:
         """Takes over what wall-clock time is by now, if the clock was set or the host was asleep."""
