@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Optional, Protocol
+from typing import TYPE_CHECKING, Optional, Protocol, TextIO
 
 from . import (
     coverage,
@@ -421,7 +421,8 @@ class _View:
         self.recorder = None if writer is None else Recorder(writer, host)
         if self.recorder is not None:
             host = self.recorder.host
-        self.sink = _sink(asked, self.header, host, meanings, _display(asked, self.header))
+        out = sys.stdout if writer is None else sinks.Held(sys.stdout)
+        self.sink = _sink(asked, self.header, host, meanings, _display(asked, self.header), out)
 
     def begin(self, skipped: Sequence[Skipped], attached: int) -> None:
         """From now on, packets are seen."""
@@ -493,7 +494,9 @@ def _display(asked: argparse.Namespace, header: Header) -> Display:
     )
 
 
-def _sink(asked: argparse.Namespace, header: Header, host: Host, meanings: Rules, display: Display) -> sinks.Text:
+def _sink(
+    asked: argparse.Namespace, header: Header, host: Host, meanings: Rules, display: Display, out: TextIO
+) -> sinks.Text:
     """What shows a run of this mode as it was asked for."""
     lookups = live.lookups(host, header.traces)
     diagnosis = live.diagnosis(host, header.traces, meanings)
@@ -501,16 +504,14 @@ def _sink(asked: argparse.Namespace, header: Header, host: Host, meanings: Rules
         lookups = replace(lookups, remarks=diagnosis.remarks, remarked=meanings.by_trace)
     if asked.json:
         findings = diagnosis.findings if asked.diag else None
-        return JsonLines(sys.stdout, display, lookups, findings, quiet=asked.diag_quiet, keep=asked.diag_keep)
+        return JsonLines(out, display, lookups, findings, quiet=asked.diag_quiet, keep=asked.diag_keep)
     if header.mode == "drop-stat":
-        return sinks.DropTable(sys.stdout, display, lookups)
+        return sinks.DropTable(out, display, lookups)
     if asked.diag:
-        return sinks.Diagnosed(
-            sys.stdout, display, lookups, diagnosis.findings, quiet=asked.diag_quiet, keep=asked.diag_keep
-        )
+        return sinks.Diagnosed(out, display, lookups, diagnosis.findings, quiet=asked.diag_quiet, keep=asked.diag_keep)
     if header.mode == "latency":
-        return sinks.LatencyText(sys.stdout, display, lookups)
-    return sinks.Text(sys.stdout, display, lookups)
+        return sinks.LatencyText(out, display, lookups)
+    return sinks.Text(out, display, lookups)
 
 
 @contextmanager
@@ -546,7 +547,7 @@ def _replay(asked: argparse.Namespace, meanings: Rules) -> int:
         matches = matching.matcher(packet_filter, header, recording.host, named)
         display = replace(_display(asked, header), utc_offset_s=header.utc_offset_s)
         shown = header if timed is None else replace(header, mode=mode)
-        sink = _sink(asked, shown, recording.host, meanings, display)
+        sink = _sink(asked, shown, recording.host, meanings, display, sys.stdout)
         if timed is not None:
             sink = timed(sink, display, recording.lookups)
         player = Player(
@@ -561,29 +562,25 @@ def _replay(asked: argparse.Namespace, meanings: Rules) -> int:
             recording.feed(player)
         finally:
             summary = _replayed(recording, player)
-            if isinstance(sink, Times):
+            if summary is not None and isinstance(sink, Times):
                 summary = replace(summary, events=None, one_point=sink.one_point)
             sink.end(summary)
-            print(summary.text(asked.verbose), file=sys.stderr, flush=True)
+            unknown = f"{player.shown} {header.unit}; what was lost is not known"
+            print(unknown if summary is None else summary.text(asked.verbose), file=sys.stderr, flush=True)
         if recording.next is not None:
             log.warning("nettrace: %s goes on in %s, which is not there", asked.read, recording.next)
     return 0
 
 
-def _replayed(recording: Recording, player: Player) -> Summary:
-    """The summary of the run, with the numbers of what is shown now."""
+def _replayed(recording: Recording, player: Player) -> Optional[Summary]:
+    """The summary of the run, with the numbers of what is shown now; None where it has no end."""
     header, run = recording.header, recording.summary
-    if run is None:
-        run = Summary(
-            unit=header.unit, shown=0, events=0, lost_messages=(), lost_packets=0, unread_messages=0, missed_hits=0,
-            untracked=0, evicted=0, unfinished=0, incomplete=0, skipped=len(header.skipped),
-        )  # fmt: skip
-    elif header.mode in TABLES:
+    if run is None or header.mode in TABLES:
         return run
     return replace(
         run, shown=player.shown, events=None if run.events is None else player.events,
         unfinished=player.unfinished if header.mode == "packets" else run.unfinished, incomplete=player.incomplete,
-        short=run.short if not player.short else player.short,
+        short=player.short or run.short,
     )  # fmt: skip
 
 

@@ -59,10 +59,12 @@ class JsonLines(Text):
         plain.update(clock_offset_ns=str(header.clock_offset_ns))
         plain["skipped"] = [{"trace": name, "reason": reason} for name, reason in header.skipped]
         self._line("header", {"format": FORMAT, **plain})
+        self.flush()
 
-    def end(self, summary: Summary) -> None:
-        """The last line."""
-        self._line("summary", asdict(summary))
+    def end(self, summary: Optional[Summary]) -> None:
+        """The last line; none, if it is not known what was seen and what was not."""
+        if summary is not None:
+            self._line("summary", asdict(summary))
         self.flush()
 
     @property
@@ -89,7 +91,6 @@ class JsonLines(Text):
             "steps": steps,
             "findings": None if findings is None else [self._finding(finding) for finding in findings],
         })  # fmt: skip
-        self.flush()
         return True
 
     def events(self, events: Iterable[Event]) -> None:
@@ -105,7 +106,6 @@ class JsonLines(Text):
             for item in events:
                 step = self._step(item, [item.packet], None, None)
                 self._line("event", {"headers": [_headers(item.packet)], "steps": [step]})
-        self.flush()
 
     def gap(self, events: int) -> None:
         """So many events were lost here."""
@@ -114,7 +114,6 @@ class JsonLines(Text):
     def table(self, table: Table) -> None:
         """What was counted so far."""
         self._line(tables.kind_of(table), self._table(table))
-        self.flush()
 
     def duration_ns(self, events: Sequence[Event]) -> int:
         """How long a packet took."""

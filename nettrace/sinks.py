@@ -1,5 +1,6 @@
 """What the user reads: packets, events and summaries as text."""
 
+import io
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -106,6 +107,25 @@ class _Places:
         )
 
 
+class Held(io.StringIO):
+    """Holds back what is written, until it is released: what is recorded must be so before it is shown."""
+
+    def __init__(self, out: TextIO) -> None:
+        super().__init__()
+        self._held_for = out
+
+    def isatty(self) -> bool:
+        """Whether it will be on a terminal."""
+        return self._held_for.isatty()
+
+    def flush(self) -> None:
+        """Releases it."""
+        self._held_for.write(self.getvalue())
+        self._held_for.flush()
+        self.seek(0)
+        self.truncate()
+
+
 class Text:
     """Packets and events as lines of text."""
 
@@ -136,10 +156,12 @@ class Text:
     def begin(self, header: Header) -> None:
         """The run begins: from now on packets are seen."""
         self.note("begin trace...")
+        self.flush()
 
-    def end(self, summary: "Summary") -> None:
-        """The run is over; what it saw and did not see is told elsewhere."""
+    def end(self, summary: Optional["Summary"]) -> None:
+        """The run is over; what it saw and did not see, if that is known, is told elsewhere."""
         self.note("end trace...")
+        self.flush()
 
     def context(self, context: Context) -> bool:
         """A packet's block: a header with its skbs, a line an event, an empty line; false: it is not to be shown."""
@@ -211,7 +233,6 @@ class Text:
     def note(self, text: str) -> None:
         """A line that is no event's."""
         self._out.write(text + "\n")
-        self._out.flush()
 
     def place(self, device: Device) -> str:
         """Where that is: "eth0", "eth0@namespace" unless it is the tool's own one, "@namespace" for no device."""
@@ -546,7 +567,6 @@ class DropTable(Text):
             self._out.write(f"\033[{self._lines}A\033[J")
         self._lines = len(lines)
         self._out.write("\n".join([*lines, "" if self._rewinds else "\n"]))
-        self._out.flush()
 
 
 def tree_text(coverage: Coverage) -> str:

@@ -3,6 +3,7 @@
 import io
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Optional
 
 from .event import Context, Event
 from .header import Header
@@ -27,7 +28,7 @@ class Times(Text):
         """The run begins."""
         self._sink.begin(header)
 
-    def end(self, summary: Summary) -> None:
+    def end(self, summary: Optional[Summary]) -> None:
         """The run is over."""
         self._sink.end(summary)
 
@@ -60,10 +61,11 @@ class TimesSummed(Times):
         self._counts = [0] * BUCKETS
         self._edges: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
 
-    def end(self, summary: Summary) -> None:
+    def end(self, summary: Optional[Summary]) -> None:
         """The run is over."""
         edges = [Edge(*names, *numbers) for names, numbers in self._edges.items()]
-        self._sink.table(LatencySummary(Histogram(tuple(self._counts)), edges, self.one_point, summary.short))
+        short = 0 if summary is None else summary.short
+        self._sink.table(LatencySummary(Histogram(tuple(self._counts)), edges, self.one_point, short))
         self._sink.end(summary)
 
     def _take(self, context: Context, points: Sequence[Event]) -> None:

@@ -34,7 +34,7 @@ def shown(mode: str, meanings: Rules, monkeypatch: pytest.MonkeyPatch, *argument
     header = header_of(mode)
     asked = asked_for(*arguments)
     display = replace(cli._display(asked, header), utc_offset_s=0)
-    sink = cli._sink(asked, header, Changing(), meanings, display)
+    sink = cli._sink(asked, header, Changing(), meanings, display, out)
     sink.begin(header)
     play(mode, Player(sink, follow=mode == "packets"))
     sink.end(SUMMARY)

@@ -4,12 +4,16 @@ from __future__ import annotations  # pytest 6.0 of Debian 11 does not export al
 
 import io
 import struct
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Optional
 
 from nettrace import cli, event
+from nettrace.errors import StreamError
 from nettrace.histogram import BUCKETS, Histogram, bucket, table
 from nettrace.latency import Edge, latency_text
+from nettrace.recorder import Recorder
+from nettrace.recording import Writer
 from nettrace.run import Run
 from nettrace.sinks import Display, Lookups, Text
 from nettrace.source import Settings
@@ -152,3 +156,18 @@ def test_the_table_of_steps_is_bounded() -> None:
     steps = lines[lines.index("costliest steps:") + 2 :]
     assert [line.split()[0] for line in steps] == [*(f"from_{number:02}" for number in range(29, 9, -1)), "(10"]
     assert steps[-1].split() == ["(10", "others)", "20", "10.3%"]
+
+
+def test_a_recording_that_fails_ends_the_run_in_order(tmp_path: Path) -> None:
+    function: Any = SimpleNamespace(probes=[], tracepoints=[], facts=())
+    session: Any = Counted()
+    host: Any = SimpleNamespace(own_netns=1, enum_names=lambda _: {}, drop_reason=str)
+    with Writer(str(tmp_path / "x")) as writer:
+        recorder = Recorder(writer, host)
+        run = Run(
+            session, session, function, Settings(ringbuf=True), Text(io.StringIO(), Display(), Lookups()),
+            count=None, join_clones=True, recorder=recorder,
+        )  # fmt: skip
+        assert not run.done
+        writer.error = StreamError("no room")
+        assert run.done

@@ -235,7 +235,7 @@ def live_run(
     with Writer(str(path)) as writer:
         recorder = Recorder(writer, Changing())
         display = replace(cli._display(asked, header), utc_offset_s=header.utc_offset_s)
-        sink = cli._sink(asked, header, recorder.host, meanings, display)
+        sink = cli._sink(asked, header, recorder.host, meanings, display, out)
         player = Player(sink, follow=mode == "packets", count=asked.count)
         recorder.begin(header, meanings)
         sink.begin(header)

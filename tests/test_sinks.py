@@ -14,7 +14,7 @@ from nettrace.diagnosis import Finding
 from nettrace.event import Context, Detail, Device, Drop, Event, Packet, Return
 from nettrace.kernel import Symbol
 from nettrace.packets import packet_text
-from nettrace.sinks import COLUMNS, Diagnosed, Display, LatencyText, Lookups, Summary, Text, wants_colour
+from nettrace.sinks import COLUMNS, Diagnosed, Display, Held, LatencyText, Lookups, Summary, Text, wants_colour
 
 from .headers import FROM_SOCKET, IP, PING, PING_TEXT, TCP, UDP, packet, ports, tcp
 
@@ -535,13 +535,28 @@ class Counting(io.StringIO):
 def test_what_is_written_is_seen_when_the_batch_is_done() -> None:
     out = Counting()
     sink = Text(out, Display(), Lookups())
-    sink.note("begin trace...")
-    assert (out.getvalue(), out.flushes) == ("begin trace...\n", 1)
     sink.events([RECEIVED])
     sink.context(Context(7, (SKB,), (RECEIVED,), False, False))
-    assert out.flushes == 1
+    sink.note("(3 events lost)")
+    assert out.flushes == 0
     sink.flush()
-    assert out.flushes == 2
+    assert out.flushes == 1
+    sink.end(None)
+    assert out.getvalue().endswith("end trace...\n") and out.flushes == 2
+
+
+def test_what_is_held_back_is_not_written_before() -> None:
+    out = Counting()
+    held = Held(out)
+    sink = Text(held, Display(), Lookups())
+    sink.events([RECEIVED])
+    assert out.getvalue() == ""
+    sink.flush()
+    first = out.getvalue()
+    assert first.count("\n") == 1 and out.flushes == 1
+    sink.events([RECEIVED])
+    sink.flush()
+    assert out.getvalue() == 2 * first
 
 
 REMARKS = {"nf_hook_slow": [("info", "ipv4 in chain: INPUT"), ("error", "it was dropped")], "ip_rcv": [("warn", "hm")]}
