@@ -471,8 +471,8 @@ def _mode(asked: argparse.Namespace) -> str:
     """Which of header.MODES is asked for."""
     modes = {
         "drop-stat": asked.drop_stat, "drops": asked.drop, "rtt": asked.rtt, "function-stats": asked.func_stats,
-        "sockets": asked.sock, "latency-summary": asked.latency_summary, "latency": asked.latency,
-        "events": asked.basic,
+        "trouble": asked.monitor, "sockets": asked.sock, "latency-summary": asked.latency_summary,
+        "latency": asked.latency, "events": asked.basic,
     }  # fmt: skip
     return next((mode for mode, on in modes.items() if on), "packets")
 

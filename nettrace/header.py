@@ -12,8 +12,19 @@ from .version import __version__
 
 FORMAT = 1  # of JSON lines
 
-# What a run tells of: whole packets, single hits, drops, sockets, times of packets, or a table of these names.
-MODES = ("packets", "events", "drops", "sockets", "latency", "function-stats", "latency-summary", "rtt", "drop-stat")
+# What a run tells of: whole packets, single hits, drops, sockets, trouble, times of packets, or a table of these names.
+MODES = (
+    "packets",
+    "events",
+    "drops",
+    "sockets",
+    "trouble",
+    "latency",
+    "function-stats",
+    "latency-summary",
+    "rtt",
+    "drop-stat",
+)
 TABLES = MODES[MODES.index("function-stats") :]
 
 

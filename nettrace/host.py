@@ -107,10 +107,11 @@ class Remembering:
 
     def symbol(self, address: int) -> Optional[Symbol]:
         """See Host."""
-        answer = self.answers.get("symbol", address, _UNKNOWN)
-        if answer is _UNKNOWN:
-            answer = self._new("symbol", address, self._host.symbol(address))
-        return None if answer is None else Symbol(*answer)
+        # What has none may get one, when a module is loaded.
+        symbol: Optional[Symbol] = self.answers.get("symbol", address)
+        if symbol is None:
+            symbol = self._changing("symbol", address, self._host.symbol)
+        return symbol
 
     def drop_reason(self, number: int) -> str:
         """See Host."""

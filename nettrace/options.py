@@ -64,7 +64,7 @@ _NOT_WITH_MONITOR = (
 _NOT_WITH_READ = (
     "write", "trace", "trace_exclude", "trace_matcher", "trace_free", "trace_stack", "stack", "hooks", "drop_stack",
     "reason", "rate_limit", "filter_srtt", "filter_minrtt", "expression", "force", "perf_buffer", "btf_path",
-    "print_bpf", "print_filter",
+    "print_bpf", "print_filter", "metrics",
 )  # fmt: skip
 _SOCKET_COLUMNS = ("id", "cpu", "netns", "pid", "group", "mark")
 # What --inner is about.

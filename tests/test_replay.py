@@ -162,6 +162,7 @@ RUNS: dict[str, list[Item]] = {
     "events": [*SINGLE[:2], ("gap", 3), *SINGLE[2:], ("clock", 10**18 + 7 * 10**9), *SINGLE],
     "drops": [record._replace(events=record.events[-1:]) for record in PACKETS if len(record.events) == 5],
     "sockets": list(SOCKETS),
+    "trouble": [record for record in PACKETS if record.events and not record.parent_id],
     "latency": list(LATENCY),
     "function-stats": [FunctionStats({"ip_rcv": 1}), FunctionStats({"ip_rcv": 2, "tcp_v4_rcv": 0})],
     "latency-summary": [table for table in TABLES if isinstance(table, LatencySummary)],
@@ -199,7 +200,8 @@ def asked_for(*arguments: str) -> Any:
 
 
 MODES = {
-    "packets": [], "events": ["--basic"], "drops": ["--drop"], "sockets": ["--sock"], "latency": ["--latency"],
+    "packets": [], "events": ["--basic"], "drops": ["--drop"], "sockets": ["--sock"], "trouble": ["--monitor"],
+    "latency": ["--latency"],
     "function-stats": ["--func-stats"], "latency-summary": ["--latency-summary"], "rtt": ["--rtt"],
     "drop-stat": ["--drop-stat"],
 }  # fmt: skip
@@ -291,6 +293,7 @@ DISPLAYS = {
     "drops": [[], ["-v"], ["--detail"], ["--json"]],
     "sockets": [[], ["--detail"], ["--json"]],
     "latency": [[], ["--date"], ["--json"]],
+    "trouble": [[], ["--detail"], ["--json"]],
     **{mode: [[], ["--json"]] for mode in ("function-stats", "latency-summary", "rtt", "drop-stat")},
 }  # fmt: skip
 
@@ -366,6 +369,7 @@ def test_namespaces_can_be_chosen_by_name(tmp_path: Path, meanings: Rules, monke
     ("mode", "arguments", "words"),
     [
         ("packets", ["--basic"], "is a recording of packets, not of events: leave out the mode"),
+        ("packets", ["--metrics", "x"], "--metrics says nothing with -r"),
         ("drops", ["--diag"], "--diag needs whole packets"),
         ("packets", ["-t", "ip"], "-t says nothing with -r"),
         ("packets", ["udp port 53"], "a filter expression says nothing with -r"),

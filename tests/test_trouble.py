@@ -72,9 +72,10 @@ def test_the_kernel_judges_as_the_rules_do(
 ) -> None:
     kernel = kernels[version]
     what = watching(traces, meanings, kernel)
-    judge = live.judge(kernel, what, meanings)
+    host, planned = live.Running(kernel, 0), live.traced(what)
+    judge = live.judge(host, planned, meanings)
     source, library = tmp_path / "trouble.c", tmp_path / "trouble.so"
-    text = trouble.c_text(what, judge, live.return_types(kernel, what))
+    text = trouble.c_text(what, judge, live.return_types(host, planned))
     source.write_text(f'{BEFORE}#include "{VERDICT}"\n{text}{AFTER}')
     assert COMPILER is not None
     subprocess.run([COMPILER, "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o", library, source], check=True)
