@@ -4,6 +4,7 @@ What is the same for all rows of a chunk stands there once; times and ids as dif
 like are in tables of the chunk, and a row has their place there. What few rows have is in lists of its own.
 """
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, chain, islice, repeat
 from operator import add, sub
@@ -16,6 +17,7 @@ Column = Union[int, list[int]]  # a number: all rows have it
 Thing = TypeVar("Thing", Packet, Device, Detail)
 
 _BYTES = ("saddr", "daddr", "l4")  # of a packet, as hexadecimal digits
+_TEXTS = ("name", "comm")
 # What rows are made of; a recording tells what its own are made of, as a later version may know more.
 SHAPES: dict[str, tuple[str, ...]] = {
     "packet": Packet._fields, "device": Device._fields, "detail": Detail._fields, "drop": Drop._fields,
@@ -160,6 +162,9 @@ class Decoder:
         if not count:
             return repeat(())
         packets = [self._packet(row) for row in chunk["packets"]]
+        places = [place - 1 for place in _rows(chunk, "packet", count)]
+        if min(places) < 0:
+            raise ValueError("an event without headers")
         devices = [None, *(self._device(row) for row in chunk.get("devices", ()))]
         numbers: Iterable[int] = chain.from_iterable(map(range, lengths))
         if "number" in chunk:
@@ -172,7 +177,7 @@ class Decoder:
             accumulate(_rows(chunk, "time", count)),
             map(self._traces.__getitem__, _rows(chunk, "trace", count)),
             chain.from_iterable(map(repeat, skbs, lengths)),
-            map([None, *packets].__getitem__, _rows(chunk, "packet", count)),
+            map(packets.__getitem__, places),
             numbers,
             map(devices.__getitem__, _rows(chunk, "device", count)),
             details,
@@ -184,8 +189,10 @@ class Decoder:
         for at, *row in chunk.get("socket", ()):
             events[at] = events[at]._replace(socket=self._socket(row))
         for at, *stack in chunk.get("stack", ()):
-            events[at] = events[at]._replace(stack=tuple(stack))
+            events[at] = events[at]._replace(stack=tuple(map(operator.index, stack)))
         for at, facts in chunk.get("facts", ()):
+            if not all(isinstance(value, (int, str)) for value in facts.values()):
+                raise ValueError("a fact")
             events[at] = events[at]._replace(facts=tuple(facts.items()))
         ordered = iter(events)
         return [tuple(islice(ordered, length)) for length in lengths]
@@ -194,7 +201,7 @@ class Decoder:
         told: list[tuple[tuple[int, Return], ...]] = [()] * count
         times = accumulate(chunk["time"])
         for at, number, time_ns, value in zip(chunk["record"], chunk["number"], times, chunk["value"]):
-            told[at] += ((number, Return(time_ns, value)),)
+            told[at] += ((operator.index(number), Return(time_ns, operator.index(value))),)
         return told
 
 
@@ -218,35 +225,47 @@ def _maker(kind: Any, names: Sequence[str]) -> Callable[[Sequence[Any]], Any]:
     if kind is Packet:
         return _packet_maker(names)
     if tuple(names) == kind._fields:
-        return lambda row: kind(*row)
+        return lambda row: _checked(kind(*row))
     known = [name in kind._fields for name in names]
     needed = {name: None for name in kind._fields if name not in kind._field_defaults}
 
     def make(row: Sequence[Any]) -> Any:
-        return kind(**{**needed, **{name: value for name, value, is_known in zip(names, row, known) if is_known}})
+        told = {name: value for name, value, is_known in zip(names, row, known) if is_known}
+        return _checked(kind(**{**needed, **told}))
 
     return make
+
+
+def _checked(thing: Any) -> Any:
+    """The thing, if each of its values is a number, or a text where one belongs; ValueError if not."""
+    for name, value in zip(thing._fields, thing):
+        if (value is not None and isinstance(value, str) != (name in _TEXTS)) or isinstance(value, (list, dict, float)):
+            raise ValueError(f"{name} is {value!r}")
+    return thing
 
 
 def _packet_maker(names: Sequence[str]) -> Callable[[Sequence[Any]], Packet]:
     is_mine = tuple(names) == Packet._fields
+    least = len(Packet._fields) - len(Packet._field_defaults)
+    saddr_at, daddr_at, l4_at, inner_at = (Packet._fields.index(name) for name in (*_BYTES, "inner"))
 
     def make(row: Sequence[Any]) -> Packet:
-        if is_mine:
-            (
-                length, vlan, l3_protocol, l4_protocol, flags, offset, l3_length, saddr, daddr, l4, *more,
-            ) = row  # fmt: skip
-            if len(more) == 6 and more[-1] is not None:
-                more[-1] = make(more[-1])
-            return Packet(
-                length, vlan, l3_protocol, l4_protocol, flags, offset, l3_length, bytes.fromhex(saddr),
-                bytes.fromhex(daddr), bytes.fromhex(l4), *more,
-            )  # fmt: skip
-        values = {name: 0 for name in Packet._fields if name not in Packet._field_defaults}
-        told = {name: value for name, value in zip(names, row) if name in Packet._fields}
-        told.update((name, bytes.fromhex(told.get(name, ""))) for name in _BYTES)
-        if told.get("inner") is not None:
-            told["inner"] = make(told["inner"])
-        return Packet(**{**values, **told})
+        if not is_mine:
+            told = dict(zip(names, row))
+            row = [told.get(name, "" if name in _BYTES else 0) for name in Packet._fields[:inner_at]]
+            row = [*row, told.get("inner")]
+        values = list(row)
+        for at in (saddr_at, daddr_at, l4_at):
+            values[at] = bytes.fromhex(values[at])
+        if len(values) > inner_at and values[inner_at] is not None:
+            values[inner_at] = make(values[inner_at])
+        numbers = [*values[:saddr_at], *values[least:inner_at]]
+        if set(map(type, numbers)) != {int} or not _is_readable(values[saddr_at], values[daddr_at], values[l4_at]):
+            raise ValueError("a packet's headers")
+        return Packet(*values)
 
     return make
+
+
+def _is_readable(saddr: bytes, daddr: bytes, l4: bytes) -> bool:
+    return len(saddr) in (0, 4, 16) and len(daddr) in (0, 4, 16) and len(l4) in (0, 16)

@@ -57,7 +57,12 @@ class Header:
     def of(cls, plain: Mapping[str, Any]) -> "Header":
         """From what plain() made, be it by another version; StreamError where that makes no sense."""
         try:
-            traces = tuple(Traced(*(trace.get(name) for name in Traced._fields)) for trace in plain["traces"])
+            traces = tuple(
+                Traced(*(None if trace.get(name) is None else str(trace[name]) for name in Traced._fields))  # type: ignore[arg-type]
+                for trace in plain["traces"]
+            )
+            if any(trace.name is None or trace.group is None for trace in traces):
+                raise ValueError("a trace without a name")
             values: dict[str, Any] = {
                 "traces": traces,
                 "skipped": tuple((str(name), str(reason)) for name, reason in plain["skipped"]),

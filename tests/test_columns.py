@@ -16,7 +16,7 @@ U8, U16, U32, U64 = (st.integers(0, (1 << bits) - 1) for bits in (8, 16, 32, 64)
 ADDRESSES = st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16))
 BARE = st.builds(
     Packet, U32, U16, U16, U8, U8, U16, U16, ADDRESSES, ADDRESSES, st.binary(min_size=16, max_size=16), U16, U16, U16,
-    U8, U32,
+    U8, U32, st.none(),
 )  # fmt: skip
 PACKETS = st.builds(lambda outer, inner: outer._replace(inner=inner), BARE, st.none() | BARE)
 DEVICES = st.builds(Device, U32, st.text(max_size=4), U32)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations  # pytest 6.0 of Debian 11 does not export all the types
 
+import io
+import json
+import random
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import nettrace
-from nettrace import files, rules, tree
+from nettrace import cli, files, rules, tree
 from nettrace.columns import SHAPES, Decoder, encode
 from nettrace.errors import StreamError
 from nettrace.event import Record
 from nettrace.lifecycle import Lifecycle
 from nettrace.player import Player
+from nettrace.recording import Writer, chunks, opened
 from nettrace.rules import Rules
 from nettrace.sinks import Display, Lookups, Text
 from nettrace.tree import Tree
@@ -102,7 +107,7 @@ def test_the_packet_that_died_is_found(version: str) -> None:
     # Linux 5.10 gives no reason; that the sender is told so is one.
     assert len(roots) == 1
     ((name, port), _) = roots.popitem()
-    assert name == ("port-unreachable" if version == "5.10" else "NO_SOCKET")
+    assert name == ("icmp-port-unreachable" if version == "5.10" else "NO_SOCKET")
     assert int.from_bytes(port, "big") == CLOSED
 
 
@@ -143,3 +148,35 @@ def test_what_a_killed_run_had_seen(version: str) -> None:
         for each in recording:
             seen += each.events
     assert {"icmp_rcv", "icmp_echo"} <= {item.trace for item in seen}
+
+
+def test_a_recording_that_somebody_made_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With right checksums, and a value that is not what it should be somewhere."""
+    source = str(FOLDER / "6.12" / "diag.ntr")
+    with opened(source) as file:
+        text = json.dumps([chunk for _, chunk in chunks(file, source)])
+    choose = random.Random(5)
+    for number in range(60):
+        made_up: list[Any] = json.loads(text)
+        place: Any = choose.choice(made_up)
+        while choose.random() < 0.8 or len(place) == 0:
+            inner = [each for each in (place.values() if isinstance(place, dict) else place) if each and is_box(each)]
+            if not inner:
+                break
+            place = choose.choice(inner)
+        key = choose.choice(list(place) if isinstance(place, dict) else range(len(place)))
+        place[key] = choose.choice([None, -1, 0, 1 << 70, "x", [], {}, 1.5, [[]]])
+        path = tmp_path / str(number)
+        with Writer(str(path)) as writer:
+            writer.begin()
+            for chunk in made_up:
+                writer.write(chunk)
+        monkeypatch.setattr("sys.stdout", io.StringIO())
+        if cli.main(["-r", str(path), "--diag-keep", "--ret", *choose.choice([[], ["--json"]])]):
+            assert capsys.readouterr().err.splitlines()[-1].startswith(f"nettrace: {path} ")
+
+
+def is_box(value: Any) -> bool:
+    return isinstance(value, (dict, list))
