@@ -401,6 +401,7 @@ class _View:
     ) -> None:  # fmt: skip
         self._meanings = meanings
         mode = _mode(asked)
+        host: Host = live.Running(kernel, asked.evidence_time)
         self.header = Header(
             mode=mode,
             unit=unit_of(settings),
@@ -408,7 +409,8 @@ class _View:
             kernel=kernel.release,
             clock_offset_ns=wall_offset_ns(),
             utc_offset_s=utc_offset_s(),
-            own_netns=netns.current(),
+            own_netns=host.own_netns,
+            tick_ns=host.tick_ns,
             traces=live.traced(what),
             skipped=(),
             attached=0,
@@ -417,7 +419,6 @@ class _View:
             stack_at=tuple(sorted(stack_at)),
             end_at=tuple(sorted(end_at)),
         )
-        host: Host = live.Running(kernel, asked.evidence_time)
         self.recorder = None if writer is None else Recorder(writer, host)
         if self.recorder is not None:
             host = self.recorder.host

@@ -42,6 +42,7 @@ class Header:
     traces: tuple[Traced, ...]
     skipped: tuple[tuple[str, str], ...]  # traces, and why
     attached: int  # probes
+    tick_ns: int = 0  # how long a jiffy is
     detail: bool = False  # events tell all that --detail shows
     join_clones: bool = True
     stack_at: tuple[str, ...] = ()  # traces whose call stack was asked for
@@ -68,6 +69,7 @@ class Header:
                 "skipped": tuple((str(name), str(reason)) for name, reason in plain["skipped"]),
                 **{name: tuple(map(str, plain.get(name, ()))) for name in ("command", "stack_at", "end_at")},
                 **{name: int(plain[name]) for name in ("clock_offset_ns", "utc_offset_s", "own_netns", "attached")},
+                "tick_ns": int(plain.get("tick_ns", 0)),
                 **{name: str(plain[name]) for name in ("mode", "unit", "kernel", "version", "machine")},
                 **{name: bool(plain[name]) for name in ("detail", "join_clones")},
             }

@@ -32,6 +32,10 @@ class Host(Protocol):
     def own_netns(self) -> int:
         """The inode of the namespace that nettrace ran in."""
 
+    @property
+    def tick_ns(self) -> int:
+        """How long a jiffy is."""
+
     def symbol(self, address: int) -> Optional[Symbol]:
         """The function at an address."""
 
@@ -105,6 +109,11 @@ class Remembering:
         """See Host."""
         return self._host.own_netns
 
+    @property
+    def tick_ns(self) -> int:
+        """See Host."""
+        return self._host.tick_ns
+
     def symbol(self, address: int) -> Optional[Symbol]:
         """See Host."""
         # What has none may get one, when a module is loaded.
@@ -167,8 +176,9 @@ class Remembering:
 class Recorded:
     """A host as a recording tells of it."""
 
-    def __init__(self, own_netns: int) -> None:
+    def __init__(self, own_netns: int, tick_ns: int) -> None:
         self._own_netns = own_netns
+        self._tick_ns = tick_ns
         self._answers = Answers()
 
     def take(self, kind: str, key: Key, answer: Any) -> None:
@@ -187,6 +197,11 @@ class Recorded:
     def own_netns(self) -> int:
         """See Host."""
         return self._own_netns
+
+    @property
+    def tick_ns(self) -> int:
+        """See Host."""
+        return self._tick_ns
 
     def symbol(self, address: int) -> Optional[Symbol]:
         """See Host."""

@@ -32,6 +32,11 @@ class Running:
         self._kernel = kernel
         self._prover = Prover(self.own_netns, evidence_s)
 
+    @property
+    def tick_ns(self) -> int:
+        """See Host; it is measured when it is first asked for."""
+        return self._kernel.tick_ns
+
     def symbol(self, address: int) -> Optional[Symbol]:
         """See Host; reading all symbols takes long and can wait until the first is asked for."""
         return self._kernel.function_at(address)
@@ -68,7 +73,7 @@ def diagnosis(host: Host, traces: Iterable[Traced], meanings: Rules) -> Diagnosi
         return hex(address) if found is None else found.name
 
     def told(item: Event) -> tuple[Told, ...]:
-        return analyzers.tell(item, reset_reason, symbol, kernel.tick_ns)
+        return analyzers.tell(item, reset_reason, symbol, host.tick_ns)
 
     def deciding(context: Context, item: Event) -> Optional[Told]:
         return analyzers.deciding(context, item, symbol) if analyzers.hook_functions(item) else None

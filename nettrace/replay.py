@@ -85,7 +85,7 @@ class Recording:
             raise StreamError(f"{path} is damaged at byte {at}: {error}") from error
         if path == self.path:
             self.header = header
-            self.host = Recorded(header.own_netns)
+            self.host = Recorded(header.own_netns, header.tick_ns)
             self._decoder = Decoder([trace.name for trace in header.traces], shapes)
         elif header != self.header:
             raise StreamError(f"{path} is of another run than {self.path}, which it should go on from")
