@@ -138,7 +138,7 @@ def test_json_is_as_the_schema_has_it(version: str, mode: str, monkeypatch: pyte
 @pytest.mark.parametrize("version", VERSIONS)
 def test_drops_have_their_call_stack(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     text = replayed(FOLDER / version / "drop.ntr", monkeypatch, "--detail")
-    assert "Call Stack:" in text and "]__dev_queue_xmit+0x" in text and "(no symbol)" not in text
+    assert "Call Stack:" in text and text.count("    -> [") > 10 and "(no symbol)" not in text
 
 
 @pytest.mark.parametrize("version", VERSIONS)
