@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import pytest
 
 import nettrace
-from nettrace import cli, pcap
+from nettrace import cli, modes, pcap
 from nettrace.errors import BpfError, KernelError, StreamError
 from nettrace.kernel import Kernel
 from tests import record_pcap
@@ -33,15 +33,15 @@ class Untouched:
 def no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever asks for the kernel fails the test."""
     monkeypatch.setattr(cli, "Kernel", lambda **_: Untouched())
-    monkeypatch.setattr(cli, "check", failing(AssertionError("the kernel was checked")))
+    monkeypatch.setattr(modes, "check", failing(AssertionError("the kernel was checked")))
 
 
 @pytest.fixture
 def kernel(kernels: dict[str, Kernel], monkeypatch: pytest.MonkeyPatch) -> Kernel:
     """The recorded 6.12 in place of the running kernel, and everybody is root."""
     monkeypatch.setattr(cli, "Kernel", lambda **_: kernels["6.12"])
-    monkeypatch.setattr(cli, "check", lambda _: None)
-    monkeypatch.setattr(cli, "check_user", lambda: None)
+    monkeypatch.setattr(modes, "check", lambda _: None)
+    monkeypatch.setattr(modes, "check_user", lambda: None)
     return kernels["6.12"]
 
 
@@ -158,7 +158,7 @@ def test_names_that_cannot_be_are_refused_in_one_sentence(
 )  # fmt: skip
 def test_enough_to_run(monkeypatch: pytest.MonkeyPatch, capsys: Capture[str], arguments: list[str]) -> None:
     monkeypatch.setattr(cli, "Kernel", lambda **_: None)
-    monkeypatch.setattr(cli, "check", failing(KernelError("as far as this test goes")))
+    monkeypatch.setattr(modes, "check", failing(KernelError("as far as this test goes")))
     assert cli.main(arguments) == 1
     assert capsys.readouterr() == ("", "nettrace: as far as this test goes\n")
 
@@ -174,8 +174,7 @@ def test_help_shows_examples_that_are_accepted(
     _, _, examples = out.partition("examples:\n")
     commands = [shlex.split(re.split(r"  +", line.strip())[0]) for line in examples.splitlines()]
     assert len(commands) == 8 and {command[0] for command in commands} == {"nettrace"}
-    monkeypatch.setattr(cli, "_run", lambda *_, table=None: 0)
-    monkeypatch.setattr(cli, "_run_drop", lambda *_: 0)
+    monkeypatch.setattr(cli, "_run", lambda *_: 0)
     for command in commands:
         assert cli.main(command[1:]) == 0, command
 
@@ -242,7 +241,7 @@ def test_the_list_of_traces(kernel: Kernel, capsys: Capture[str]) -> None:
 def test_the_list_of_traces_needs_no_root(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: Capture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "check", failing(AssertionError("checked")))
+    monkeypatch.setattr(modes, "check", failing(AssertionError("checked")))
     assert cli.main(["-t", "?"]) == 0
 
 
@@ -263,7 +262,7 @@ def printed(capsys: Capture[str], *arguments: str) -> tuple[dict[str, str], list
 
 
 def test_options_reach_the_program(kernel: Kernel, capsys: Capture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "check", failing(AssertionError("printing needs no root")))
+    monkeypatch.setattr(modes, "check", failing(AssertionError("printing needs no root")))
     macros, stubs = printed(capsys, "-p", "tcp", "-D", "443")
     assert {"FOLLOW", "USE_RINGBUF"} <= macros.keys()
     assert not {"WITH_DETAIL", "WITH_STACK", "COUNT_HITS"} & macros.keys()
@@ -402,7 +401,7 @@ def test_kprobe_multi_where_there_is_none(
     kernels: dict[str, Kernel], kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: Capture[str]
 ) -> None:
     used: list[bool] = []
-    monkeypatch.setattr(cli, "_run", lambda *arguments, table: used.append(arguments[6]) or 0)
+    monkeypatch.setattr(cli, "_run", lambda _asked, _kernel, setup, _filter: used.append(setup.multi) or 0)
     for backend in ("auto", "kprobe", "kprobe-multi"):
         assert cli.main(["-p", "icmp", "--backend", backend]) == 0
     assert used == [True, False, True]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nettrace import cli, coverage, files, jsonlines, tree
+from nettrace import coverage, files, jsonlines, tree, view
 from nettrace.diagnosis import Finding
 from nettrace.event import Context, Event
 from nettrace.jsonlines import JsonLines
@@ -33,8 +33,8 @@ def shown(mode: str, meanings: Rules, monkeypatch: pytest.MonkeyPatch, *argument
     monkeypatch.setattr(Changing, "owner", lambda self, inode: ("curl", 5))
     header = header_of(mode)
     asked = asked_for(*arguments)
-    display = replace(cli._display(asked, header), utc_offset_s=0)
-    sink = cli._sink(asked, header, Changing(), meanings, display, out)
+    display = replace(view.display_of(asked, header), utc_offset_s=0)
+    sink = view.sink_of(asked, header, Changing(), meanings, display, out)
     sink.begin(header)
     play(mode, Player(sink, follow=mode == "packets"))
     sink.end(SUMMARY)

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Optional
 
-from nettrace import cli, event
+from nettrace import event, modes
 from nettrace.errors import StreamError
 from nettrace.histogram import BUCKETS, Histogram, bucket, table
 from nettrace.latency import Edge, latency_text
@@ -72,7 +72,7 @@ def started(session: Counted, count: Optional[int] = None) -> tuple[Run, io.Stri
     known: Any = session
     run = Run(
         known, kernel, what, settings, Text(out, Display(), Lookups()), count=count, join_clones=True,
-        table=cli._latency_table,
+        table=modes.latency_table,
     )  # fmt: skip
     return run, out
 

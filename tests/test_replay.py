@@ -16,7 +16,7 @@ from typing import Any, Callable, Optional, Union
 import pytest
 
 import nettrace
-from nettrace import cli, files, host, live, options, rules, tree
+from nettrace import cli, files, host, live, options, rules, tree, view
 from nettrace import player as players
 from nettrace.errors import StreamError
 from nettrace.event import Context, Detail, Device, Drop, Event, Record, Return, Socket
@@ -238,8 +238,8 @@ def live_run(
     asked = asked_for(*MODES[mode], *arguments)
     with Writer(str(path)) as writer:
         recorder = Recorder(writer, Changing())
-        display = replace(cli._display(asked, header), utc_offset_s=header.utc_offset_s)
-        sink = cli._sink(asked, header, recorder.host, meanings, display, out)
+        display = replace(view.display_of(asked, header), utc_offset_s=header.utc_offset_s)
+        sink = view.sink_of(asked, header, recorder.host, meanings, display, out)
         player = Player(sink, follow=mode == "packets", count=asked.count)
         recorder.begin(header, meanings)
         sink.begin(header)

@@ -45,7 +45,7 @@ def test_a_start_with_other_conditions_compiles_nothing(pair: tuple[Host, Host],
     left, right = pair
     (file,) = folder.iterdir()
     written_ns = file.stat().st_mtime_ns
-    with Nettrace(*OPTIONS, "-s", "10.0.42.0/29", "-d", left.ip, "--netns", "right", "--pkt-len", "20-1500") as second:
+    with Nettrace(*OPTIONS, "-s", "10.0.42.0/29", "-d", left.ip, "--netns", "left", "--pkt-len", "20-1500") as second:
         assert not {"libbcc", "libLLVM", "libclang"} & libraries(second)
         assert "libbpf" in libraries(second)
         assert ping(left, right.ip6, PINGS)["received"] == PINGS

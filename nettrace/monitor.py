@@ -1,0 +1,55 @@
+"""What --monitor counts, for --metrics."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Optional
+
+from . import event, live, metrics, plan, sinks, source
+from .histogram import Histogram
+from .kernel import Kernel
+from .plan import Plan
+from .run import Run, totals
+
+if TYPE_CHECKING:
+    from .bpf import Session
+    from .exporters import Exporter
+
+
+def counted(session: "Session", run: Run, what: Plan, kernel: Kernel) -> metrics.Counted:
+    """What --metrics tells."""
+    hits: Counter[str] = Counter()
+    for (kind, where), count in session.hits().items():
+        hits[run.trace(kind, where)] += count
+    watched = {probe.trace.name for probe in what.probes if probe.trace.monitor}
+    lookups = live.lookups(live.Running(kernel, 0), live.traced(what))
+    return metrics.Counted(
+        drops=metrics.totals_by_place(
+            session.drops(), lookups.reason, lambda place: sinks.place_in_code(place, lookups.symbol), event.NO_REASON
+        ),
+        hits={trace: hits[trace] for trace in watched},
+        counters=totals(session.counters()),
+        round_trips=Histogram.from_bytes(session.value("rtt_histograms", source.RTT_HISTOGRAMS.index("sample"))),
+        transits={
+            direction: Histogram.from_bytes(session.value("transit_histograms", number - 1))
+            for number, direction in plan.DIRECTIONS.items()
+        },
+        attached=len(watched - {skip.trace.name for skip in session.skipped}),
+        skipped=len(what.skipped) + len(session.skipped),
+    )  # fmt: skip
+
+
+@contextmanager
+def exported(way: Optional["Exporter"], session: "Session", run: Run, what: Plan, kernel: Kernel) -> Iterator[None]:
+    """Metrics leave by this way, for the time of a with block."""
+    if way is None:
+        yield
+        return
+    cost = metrics.Cost(session.measure_run_times, session.run_time_ns)
+
+    def render() -> str:
+        return metrics.text(metrics.families(counted(session, run, what, kernel), kernel.release, cost.ratio))
+
+    with way.exported(render, cost.tick):
+        yield
+    cost.stop()

@@ -1,0 +1,126 @@
+"""How a run is shown, and recorded if that was asked for."""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Optional, TextIO
+
+from . import live, sinks
+from .header import Header, skips, utc_offset_s
+from .host import Host
+from .jsonlines import JsonLines
+from .kernel import Kernel
+from .modes import Setup
+from .plan import Skipped
+from .recorder import Recorder
+from .recording import Writer
+from .rules import Rules
+from .run import unit_of, wall_offset_ns
+from .sinks import Display, Summary
+
+
+class View:
+    """What a run is shown by, and recorded by if that was asked for."""
+
+    def __init__(self, asked: argparse.Namespace, kernel: Kernel, setup: Setup, writer: Optional[Writer]) -> None:
+        self._meanings = setup.meanings
+        mode = mode_of(asked)
+        host: Host = live.Running(kernel, asked.evidence_time)
+        self.header = Header(
+            mode=mode,
+            unit=unit_of(setup.settings),
+            command=asked.command,
+            kernel=kernel.release,
+            clock_offset_ns=wall_offset_ns(),
+            utc_offset_s=utc_offset_s(),
+            own_netns=host.own_netns,
+            tick_ns=host.tick_ns,
+            traces=live.traced(setup.what),
+            skipped=(),
+            attached=0,
+            detail=setup.settings.detail,
+            join_clones=not asked.trace_noclone,
+            stack_at=tuple(sorted(setup.stack_at)),
+            end_at=tuple(sorted(setup.end_at)),
+        )
+        self.recorder = None if writer is None else Recorder(writer, host)
+        if self.recorder is not None:
+            host = self.recorder.host
+        out = sys.stdout if writer is None else sinks.Held(sys.stdout)
+        self.sink = sink_of(asked, self.header, host, setup.meanings, display_of(asked, self.header), out)
+
+    def begin(self, skipped: Sequence[Skipped], attached: int) -> None:
+        """From now on, packets are seen."""
+        self.header = replace(self.header, skipped=skips(skipped), attached=attached)
+        if self.recorder is not None:
+            self.recorder.begin(self.header, self._meanings)
+        self.sink.begin(self.header)
+
+    def end(self, summary: Summary) -> None:
+        """The run is over; StreamError where it could not be recorded whole."""
+        if self.recorder is not None:
+            self.recorder.end(summary)
+        self.sink.end(summary)
+
+
+def mode_of(asked: argparse.Namespace) -> str:
+    """Which of header.MODES is asked for."""
+    modes = {
+        "drop-stat": asked.drop_stat, "drops": asked.drop, "rtt": asked.rtt, "function-stats": asked.func_stats,
+        "trouble": asked.monitor, "sockets": asked.sock, "latency-summary": asked.latency_summary,
+        "latency": asked.latency, "events": asked.basic,
+    }  # fmt: skip
+    return next((mode for mode, on in modes.items() if on), "packets")
+
+
+def display_of(asked: argparse.Namespace, header: Header) -> Display:
+    """What the options say of how a run of this mode is shown."""
+    return Display(
+        detail=asked.detail,
+        columns=asked.columns,
+        traces=header.mode != "drops",
+        meanings=asked.verbose and header.mode in ("drops", "drop-stat"),
+        tiny=asked.tiny_show,
+        latency=asked.latency_show,
+        latency_free=asked.latency_free,
+        end_traces=frozenset(header.end_at),
+        returns=asked.ret,
+        stacks=frozenset(header.stack_at),
+        wall_offset_ns=header.clock_offset_ns if asked.date else None,
+        colour=sinks.wants_colour(sys.stdout, os.environ),
+    )
+
+
+def sink_of(
+    asked: argparse.Namespace, header: Header, host: Host, meanings: Rules, display: Display, out: TextIO
+) -> sinks.Text:
+    """What shows a run of this mode as it was asked for."""
+    lookups = live.lookups(host, header.traces)
+    diagnosis = live.diagnosis(host, header.traces, meanings)
+    if header.mode not in ("drops", "drop-stat"):
+        lookups = replace(lookups, remarks=diagnosis.remarks, remarked=meanings.by_trace)
+    if asked.json:
+        findings = diagnosis.findings if asked.diag else None
+        return JsonLines(out, display, lookups, findings, quiet=asked.diag_quiet, keep=asked.diag_keep)
+    if header.mode == "drop-stat":
+        return sinks.DropTable(out, display, lookups)
+    if asked.diag:
+        return sinks.Diagnosed(out, display, lookups, diagnosis.findings, quiet=asked.diag_quiet, keep=asked.diag_keep)
+    if header.mode == "latency":
+        return sinks.LatencyText(out, display, lookups)
+    return sinks.Text(out, display, lookups)
+
+
+@contextmanager
+def recording_to(asked: argparse.Namespace) -> Iterator[Optional[Writer]]:
+    """The file to be written, if one was asked for; raises StreamError in the end, if not all was."""
+    if asked.write is None:
+        yield None
+        return
+    with Writer(asked.write, rotate_bytes=asked.rotate_size, rotate_count=asked.rotate_count) as writer:
+        yield writer
+    if writer.error is not None:
+        raise writer.error
