@@ -175,6 +175,9 @@ class Session:
                         self._attach(loaded, probe)
                 except OSError as error:
                     self._skip(probe, error)
+                except BpfError as error:
+                    # There are functions that fentry does not serve, such as those with structs for arguments.
+                    self.skipped.append(Skipped(probe.trace, str(error)))
         finally:
             for handle in types.values():
                 os.close(handle)
