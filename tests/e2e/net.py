@@ -79,16 +79,19 @@ class Host:
 
 @contextmanager
 def hosts(*names: str) -> Iterator[tuple[Host, ...]]:
-    """Namespaces with loopback up, gone afterwards."""
+    """Namespaces with loopback up, gone afterwards; none of these names may be taken."""
+    # The neighbour discovery of fresh addresses would be traffic that no test asked for.
+    settings = "net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0 "
+    settings += "net.ipv6.conf.default.router_solicitations=0"
+    made: list[str] = []
     try:
-        # The neighbour discovery of fresh addresses would be traffic that no test asked for.
-        settings = "net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0 "
-        settings += "net.ipv6.conf.default.router_solicitations=0"
         for name in names:
-            sh(f"ip netns add {name} && ip -n {name} link set lo up && ip netns exec {name} sysctl -qw {settings}")
+            sh(f"ip netns add {name}")
+            made.append(name)
+            sh(f"ip -n {name} link set lo up && ip netns exec {name} sysctl -qw {settings}")
         yield tuple(Host(name) for name in names)
     finally:
-        for name in names:
+        for name in made:
             sh(f"ip netns pids {name} | xargs -r kill -9; ip netns del {name}", check=False)
 
 

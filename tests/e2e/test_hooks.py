@@ -31,19 +31,19 @@ class Case:
 # include/uapi/linux/netfilter*.h, net/netfilter/nft_chain_filter.c
 CASES = {
     "ip": Case(
-        "right", "ip t { chain c { type filter hook input priority 0; R; }; }", "udp dport 7501 drop",
+        "far-end", "ip t { chain c { type filter hook input priority 0; R; }; }", "udp dport 7501 drop",
         "ipv4 in chain: INPUT", "nft_do_chain_ipv4",
     ),
     "ip6": Case(
-        "right", "ip6 t { chain c { type filter hook input priority 0; R; }; }", "udp dport 7502 drop",
+        "far-end", "ip6 t { chain c { type filter hook input priority 0; R; }; }", "udp dport 7502 drop",
         "ipv6 in chain: INPUT", "nft_do_chain_ipv6",
     ),
     "inet": Case(
-        "right", "inet t { chain c { type filter hook input priority 10; R; }; }", "udp dport 7503 drop",
+        "far-end", "inet t { chain c { type filter hook input priority 10; R; }; }", "udp dport 7503 drop",
         "ipv4 in chain: INPUT", "nft_do_chain_inet",
     ),
     "arp": Case(
-        "right", "arp t { chain c { type filter hook input priority 0; R; }; }", f"arp daddr ip {NOBODY} drop",
+        "far-end", "arp t { chain c { type filter hook input priority 0; R; }; }", f"arp daddr ip {NOBODY} drop",
         "arp in chain: ARP_IN", "nft_do_chain_arp",
     ),
     "bridge": Case(
@@ -51,12 +51,12 @@ CASES = {
         "bridge in chain: FORWARD", "nft_do_chain_bridge",
     ),
     "netdev": Case(
-        "right", "netdev t { chain c { type filter hook ingress device r1 priority 0; R; }; }", "udp dport 7505 drop",
+        "far-end", "netdev t { chain c { type filter hook ingress device r1 priority 0; R; }; }", "udp dport 7505 drop",
         "netdev in chain: INGRESS", "nft_do_chain_netdev",
     ),
     # Linux commit 42df6e1d221d (5.16), and a later nft than Debian 11 has
     "netdev-egress": Case(
-        "left", "netdev t { chain c { type filter hook egress device l1 priority 0; R; }; }", "udp dport 7506 drop",
+        "near-end", "netdev t { chain c { type filter hook egress device l1 priority 0; R; }; }", "udp dport 7506 drop",
         "netdev in chain: EGRESS", "nft_do_chain_netdev",
     ),
 }  # fmt: skip
@@ -66,10 +66,10 @@ FRAME = f"ether proto {EXPERIMENTAL:#x}"
 @pytest.fixture(scope="module")
 def analysed() -> Iterator[tuple[list[Packet], set[str]]]:
     """The packets of a run in which each rule met one, and the cases whose rules this host knows."""
-    with hosts("left", "switch", "right"):
-        left, right = Host("left", "10.78.0.1", "fd78::1"), Host("right", "10.78.0.2", "fd78::2")
-        join("left", "l1", ["10.78.0.1/24", "fd78::1/64"], "switch", "sl", [])
-        join("right", "r1", ["10.78.0.2/24", "fd78::2/64"], "switch", "sr", [])
+    with hosts("near-end", "switch", "far-end"):
+        left, right = Host("near-end", "10.78.0.1", "fd78::1"), Host("far-end", "10.78.0.2", "fd78::2")
+        join("near-end", "l1", ["10.78.0.1/24", "fd78::1/64"], "switch", "sl", [])
+        join("far-end", "r1", ["10.78.0.2/24", "fd78::2/64"], "switch", "sr", [])
         Host("switch").ip_commands(
             "link add br0 type bridge", "link set sl master br0", "link set sr master br0", "link set br0 up"
         )
