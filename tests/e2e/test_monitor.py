@@ -95,7 +95,7 @@ def seen(pair: Pair) -> Seen:
             stalled.go_on()
             trace.wait_line("[tcp_ack_update_rtt")
             left.sh("tc qdisc change dev l0 root netem loss 100%")
-            trace.wait_lines_with("[tcp_retransmit_timer", 2)
+            trace.wait_lines_with("[tcp_retransmit ", 2)
             stalled.kill()
             server.kill()
             left.sh("tc qdisc del dev l0 root")
@@ -179,10 +179,12 @@ def test_a_program_that_does_not_read(seen: Seen) -> None:
 
 
 def test_retransmissions(seen: Seen) -> None:
-    assert 2 <= len(seen.of("tcp_retransmit_timer")) <= seen.ended["timeouts"]
-    assert len(seen.of("tcp_retransmit", f":{STALLED} ")) >= 2
+    # Of several time-outs in a row the kernel counts the first; and while a segment is still queued, none is sent again.
+    assert seen.of("tcp_retransmit_timer") and seen.ended["timeouts"] >= 1
+    assert 2 <= len(seen.of("tcp_retransmit")) <= seen.ended["resent"]
+    assert seen.of("tcp_retransmit", f":{STALLED} ")
     assert 2 <= seen.metrics["tcp_retransmissions_total{}"] <= seen.counted["resent"]
-    assert seen.metrics["tcp_retransmission_timeouts_total{}"] >= 2
+    assert seen.metrics["tcp_retransmission_timeouts_total{}"] >= 1
 
 
 def test_round_trips(seen: Seen) -> None:
