@@ -179,7 +179,7 @@ def test_a_program_that_does_not_read(seen: Seen) -> None:
 
 
 def test_retransmissions(seen: Seen) -> None:
-    # Of several time-outs in a row the kernel counts the first; and while a segment is still queued, none is sent again.
+    # The kernel counts the first of several time-outs in a row; while a segment is still queued, none is sent again.
     assert seen.of("tcp_retransmit_timer") and seen.ended["timeouts"] >= 1
     assert 2 <= len(seen.of("tcp_retransmit")) <= seen.ended["resent"]
     assert seen.of("tcp_retransmit", f":{STALLED} ")
