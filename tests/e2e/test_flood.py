@@ -20,7 +20,7 @@ def test_every_packet_of_a_flood_is_seen_or_counted_as_lost(pair: tuple[Host, Ho
         assert right.snmp("Udp", "NoPorts") + right.snmp("Udp", "InDatagrams") - before == PACKETS
         # One more, to know when all before it have been read.
         assert run_peer(left, "udp-flood", right.ip, str(PORT), str(FIRST_PORT + PACKETS), "1") == {"sent": 1}
-        trace.wait_blocks(1, containing=f":{FIRST_PORT + PACKETS} -> ", timeout=120)
+        trace.wait_blocks(1, containing=f":{FIRST_PORT + PACKETS} -> ", timeout=400)
         assert trace.stop() == 0
     senders: Counter[str] = Counter()
     blocks = trace.blocks
