@@ -22,6 +22,8 @@ static __always_inline struct tracked *begin_message(const struct hit *hit, cons
 	return t;
 }
 
+#ifndef SOCKETS
+
 /* What is known of the packet, once its place was looked for; false: it is none, or not one that can be told of. */
 static __always_inline bool read_packet(struct hit *hit)
 {
@@ -172,3 +174,5 @@ static __always_inline void handle_packet(void *ctx, struct hit *hit)
 #endif
 	tell_packet(ctx, hit, device);
 }
+
+#endif
