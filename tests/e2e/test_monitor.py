@@ -183,9 +183,10 @@ def test_a_program_that_does_not_read(seen: Seen) -> None:
 def test_retransmissions(seen: Seen) -> None:
     # The kernel counts the first of several time-outs in a row; while a segment is still queued, none is sent again.
     assert seen.of("tcp_retransmit_timer") and seen.ended["timeouts"] >= 1
-    assert 2 <= len(seen.of("tcp_retransmit")) <= seen.ended["resent"]
+    # Newer kernels tell of attempts that fail, too, and do not count them as sent again.
+    assert seen.ended["resent"] >= 2 and len(seen.of("tcp_retransmit")) >= 2
     assert seen.of("tcp_retransmit", f":{STALLED} ")
-    assert 2 <= seen.metrics["tcp_retransmissions_total{}"] <= seen.counted["resent"]
+    assert 2 <= seen.metrics["tcp_retransmissions_total{}"] <= len(seen.of("tcp_retransmit"))
     assert seen.metrics["tcp_retransmission_timeouts_total{}"] >= 1
 
 
