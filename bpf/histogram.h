@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* Histograms with the log-linear buckets of nettrace/histogram.py. */
 
-/* Behind the buckets comes the sum of the values. Plain bytes, as BCC compiles code for every element that a map's value has. */
+/*
+ * Behind the buckets comes the sum of the values. Plain bytes, as BCC compiles code for every
+ * element that a map's value has.
+ */
 struct histogram {
 	u8 counts[(HISTOGRAM_BUCKETS + 1) * 8] __attribute__((aligned(8)));
 };

@@ -7,7 +7,10 @@ from typing import Callable
 
 import pytest
 
+from nettrace import files, rules, tree
 from nettrace.kernel import Kernel
+from nettrace.rules import Rules
+from nettrace.tree import Tree
 from tests.record_kernel import VERSIONS, unpack
 
 
@@ -23,3 +26,15 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def kernels(recorded: Callable[[str], Path]) -> dict[str, Kernel]:
     return {version: Kernel(recorded(version)) for version in VERSIONS}
+
+
+@pytest.fixture(scope="session")
+def leaves() -> Tree:
+    """The tree that is shipped."""
+    return tree.load(files.TREE)
+
+
+@pytest.fixture(scope="session")
+def shipped(leaves: Tree) -> Rules:
+    """The rules that are shipped."""
+    return rules.load(files.RULES, leaves)

@@ -6,7 +6,7 @@ from typing import Callable, Optional
 
 import pytest
 
-from nettrace import files, live, netns, plan, rules, selection, tree
+from nettrace import files, live, netns, plan, rules, selection
 from nettrace.analyzers import Told
 from nettrace.diagnosis import Diagnosis
 from nettrace.event import Context, Drop, Event, Return
@@ -18,11 +18,6 @@ from nettrace.tree import Tree
 from tests.record_kernel import VERSIONS
 
 from .headers import PING
-
-
-@pytest.fixture(scope="module")
-def leaves() -> Tree:
-    return tree.load(files.TREE)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import nettrace
-from nettrace import cli, files, rules, tree
+from nettrace import cli, rules, tree
 from nettrace.columns import SHAPES, Decoder, encode
 from nettrace.errors import StreamError
 from nettrace.event import Record
@@ -30,16 +30,6 @@ from .test_replay import replayed
 FOLDER = Path(__file__).parent / "data" / "recordings"
 VERSIONS = sorted(folder.name for folder in FOLDER.iterdir())
 CLOSED = 6043  # the port that nobody listened on
-
-
-@pytest.fixture(scope="module")
-def leaves() -> Tree:
-    return tree.load(files.TREE)
-
-
-@pytest.fixture(scope="module")
-def shipped(leaves: Tree) -> Rules:
-    return rules.load(files.RULES, leaves)
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from typing import Any, Callable, Optional, Union
 import pytest
 
 import nettrace
-from nettrace import cli, files, host, live, options, rules, tree, view
+from nettrace import cli, host, live, options, rules, tree, view
 from nettrace import player as players
 from nettrace.errors import StreamError
 from nettrace.event import Context, Detail, Device, Drop, Event, Record, Return, Socket
@@ -174,16 +174,6 @@ SUMMARY = Summary(
     unit="packets", shown=0, events=0, lost_messages=(0, 3), lost_packets=1, unread_messages=0, missed_hits=2,
     untracked=0, evicted=0, unfinished=0, incomplete=0, skipped=1,
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def leaves() -> Tree:
-    return tree.load(files.TREE)
-
-
-@pytest.fixture(scope="module")
-def shipped(leaves: Tree) -> Rules:
-    return rules.load(files.RULES, leaves)
 
 
 @pytest.fixture
