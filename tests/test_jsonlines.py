@@ -20,10 +20,10 @@ from nettrace.rules import Rules
 from nettrace.sinks import Display, Text
 
 from . import schema
-from .test_replay import RUNS, SUMMARY, Changing, asked_for, header_of, leaves, meanings, play, shipped
+from .test_replay import RUNS, SUMMARY, Changing, asked_for, header_of, meanings, play
 from .test_sinks import KNOWN
 
-__all__ = ["leaves", "meanings", "shipped"]  # fixtures
+__all__ = ["meanings"]  # a fixture
 
 
 def shown(mode: str, meanings: Rules, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
