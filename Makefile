@@ -13,10 +13,13 @@ HOST_PACKAGES = python3 python3-venv libbpf1 libpcap0.8 qemu-system-x86 mmdebstr
 HOST_COMMANDS = qemu-system-x86_64 mmdebstrap mke2fs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check test-unit test-vm vm images install uninstall clean
+PYTEST ?=
+BENCH ?=
+EVENTS ?= 1000000
+.PHONY: help setup demo test check test-unit test-vm bench bench-native vm images install uninstall clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | awk -F': *' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | awk -F': *' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo "  variables: KERNEL=$(KERNEL) for vm and demo, CMD='...' for vm, KERNELS='6.1 6.12' for test-vm and images,"
 	@echo "  PYTEST='-k ping' for test-unit and test-vm, PREFIX=$(PREFIX) and DESTDIR for install"
 
@@ -54,6 +57,16 @@ test-unit: $(VENV)/ready ## unit tests: no root, no bcc, no kernel
 
 test-vm: setup ## end-to-end tests inside the kernels (all, or KERNELS="6.1 6.12")
 	$(PYTHON) -m tests.vm test $(KERNELS) --pytest="$(PYTEST)"
+
+$(VENV)/bench-ready: bench/requirements.txt $(VENV)/ready
+	@$(VENV)/bin/pip install -q -r bench/requirements.txt
+	@touch $@
+
+bench: $(VENV)/bench-ready ## what nettrace and its peers cost, inside VMs (or BENCH=startup,cost,matching,modes,growth)
+	$(VENV)/bin/python -m bench $(BENCH)
+
+bench-native: $(VENV)/bench-ready ## how fast recordings are replayed: events/s, and where the time goes (EVENTS=1000000)
+	EVENTS=$(EVENTS) $(VENV)/bin/python -m pytest -q -s bench/native.py
 
 vm: setup ## a shell inside a kernel with the checkout at /src, or CMD='...' inside it
 	@$(PYTHON) -m tests.vm run $(KERNEL) $(if $(CMD),'$(subst ','\'',$(CMD))')

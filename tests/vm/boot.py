@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Optional
 
-from .image import Image, ensure
+from .image import Image, cache_dir, ensure, key
 from .kernels import Kernel
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -43,6 +43,8 @@ hostname nettrace-{version}
 ip link set lo up
 mkdir -p /src
 mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=262144,cache=loose src /src
+mkdir -p /var/cache/nettrace
+mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 programs /var/cache/nettrace
 cd /src
 {run}
 echo $? > /mnt/status
@@ -75,6 +77,9 @@ def run(
     with TemporaryDirectory(prefix=f"nettrace-vm-{kernel.version}-") as scratch:
         job = Path(scratch)
         (job / "out").mkdir()
+        # What nettrace has compiled is there in the next guest, too: in emulation that takes 20 s a program.
+        programs = cache_dir() / "programs" / key(kernel)
+        programs.mkdir(mode=0o700, parents=True, exist_ok=True)
         size = shutil.get_terminal_size()
         (job / "init").write_text(
             INIT.format(
@@ -89,7 +94,7 @@ def run(
         try:
             with _raw_terminal(command is None):
                 subprocess.run(
-                    _qemu(image, job, console, _accelerator()),
+                    _qemu(image, job, programs, console, _accelerator()),
                     stdin=None if command is None else subprocess.DEVNULL,
                     stdout=stdout,
                     timeout=timeout_s,
@@ -109,7 +114,7 @@ def run(
         return status
 
 
-def _qemu(image: Image, job: Path, console: Path, accelerator: str) -> list[str]:
+def _qemu(image: Image, job: Path, programs: Path, console: Path, accelerator: str) -> list[str]:
     # no_timer_check: on a busy host the emulated timer is late, and the kernel would take it for broken.
     cmdline = (
         "console=ttyS0 quiet panic=-1 root=/dev/vda rw init=/sbin/vminit mitigations=off rcupdate.rcu_expedited=1 "
@@ -122,6 +127,7 @@ def _qemu(image: Image, job: Path, console: Path, accelerator: str) -> list[str]
         "-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", cmdline,
         "-drive", f"file={image.disk},if=virtio,format=raw,snapshot=on",
         "-virtfs", f"local,path={job},mount_tag=job,security_model=none",
+        "-virtfs", f"local,path={programs},mount_tag=programs,security_model=none",
         "-virtfs", f"local,path={CHECKOUT},mount_tag=src,security_model=none,readonly=on",
         "-serial", f"file:{console}", "-chardev", "stdio,id=job,signal=off", "-serial", "chardev:job",
     ]  # fmt: skip
@@ -141,7 +147,7 @@ def _accelerator() -> str:
         (job / "init").write_text("#!/bin/sh\necho 0 > /mnt/status\nbusybox poweroff -f\n")
         with suppress(subprocess.TimeoutExpired):
             subprocess.run(
-                _qemu(image, job, job / "console.log", "kvm"),
+                _qemu(image, job, job, job / "console.log", "kvm"),
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                 timeout=15, check=False,
             )  # fmt: skip
