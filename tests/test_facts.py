@@ -119,7 +119,11 @@ def test_what_is_no_path(text: str) -> None:
 
 # Linux commit 5691276b39da (6.10) gave resets a reason.
 NO_RESET_REASON = {"tcp_v4_send_reset": {"reset_reason"}, "tcp_v6_send_reset": {"reset_reason"}}
-LACKING = {"5.10": NO_RESET_REASON, "6.1": NO_RESET_REASON}
+# And ad892e912b84 (6.17) tells of retransmissions that failed.
+NO_FAILURE = {"tcp_retransmit": {"error"}}
+LACKING = {
+    "5.10": {**NO_RESET_REASON, **NO_FAILURE}, "6.1": {**NO_RESET_REASON, **NO_FAILURE}, "6.12": NO_FAILURE,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -406,6 +406,8 @@ NOT_EVERYWHERE = {
     "input-route-failed": {"7.2": "returns enum skb_drop_reason"},
     "input-route-failed-with-reason": dict.fromkeys(("5.10", "6.1", "6.12"), "returns int"),
     "bad-checksum": {"5.10": "no tracepoint"},
+    # Older kernels tell of no attempt that failed.
+    "retransmission-failed": dict.fromkeys(("5.10", "6.1", "6.12"), "no error"),
     # GRO does not drop any more.
     "gro-dropped": {"6.1": "no gro_result.GRO_DROP", "6.12": "no gro_result.GRO_DROP", "7.2": "no gro_result.GRO_DROP"},
 }
