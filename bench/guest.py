@@ -257,7 +257,7 @@ def seen(run: Running) -> tuple[int, int]:
         with run.out.open("rb") as out:
             followed = sum(line.startswith(b"*****************") for line in out)
         told = run.err.read_text()
-        missing = ("packets lost whole", "packets not followed for want of room", "skbs pushed out")
+        missing = ("packets? lost whole", "packets? not followed for want of room", "skbs? pushed out")
         return followed, sum(int(count) for what in missing for count in re.findall(rf"(\d+) {what}", told))
     with run.out.open("rb") as out:
         skbs = {line.split(b" ", 1)[0] for line in out if line.startswith(b"0x")}

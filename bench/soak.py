@@ -65,7 +65,7 @@ print(made)
 # Lines are many: what is to be known of them is found on the way.
 COUNT_DROPS = (
     f"awk '/UDP: .*:{CLOSED} /{{lines++}} "
-    '/events lost/{gsub(/\\(/, ""); lost += $1} END {print lines + 0, lost + 0}\''
+    '/events? lost/{gsub(/\\(/, ""); lost += $1} END {print lines + 0, lost + 0}\''
 )
 
 

@@ -6,6 +6,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple, Optional, Union
 
 from . import verdicts
+from .counts import counted
 from .event import Context, Event
 from .plan import HOOK_FUNCTIONS
 
@@ -152,7 +153,7 @@ def _qdisc(facts: _Facts) -> Optional[Told]:
     number = f" {handle >> 16:x}:" if handle else ""
     limit = _number(facts, "limit")
     most = f" of {limit}" if limit else ""
-    return Told("queue", f"qdisc {facts['kind']}{number} holds {packets} packets{most}")
+    return Told("queue", f"qdisc {facts['kind']}{number} holds {counted(packets, 'packets')}{most}")
 
 
 def gateway(item: Event) -> Union[IPv4Address, IPv6Address, None]:

@@ -32,6 +32,7 @@ from . import (
     tree,
     view,
 )
+from .counts import counted
 from .errors import BpfError, KernelError, NettraceError, UsageError
 from .filters import PacketFilter
 from .header import TABLES
@@ -201,7 +202,7 @@ def _replay(asked: argparse.Namespace, meanings: Rules) -> int:
             if summary is not None and isinstance(sink, Times):
                 summary = replace(summary, events=None, one_point=sink.one_point)
             sink.end(summary)
-            unknown = f"{player.shown} {header.unit}; what was lost is not known"
+            unknown = f"{counted(player.shown, header.unit)}; what was lost is not known"
             print(unknown if summary is None else summary.text(asked.verbose), file=sys.stderr, flush=True)
         if recording.next is not None:
             log.warning("nettrace: %s goes on in %s, which is not there", asked.read, recording.next)

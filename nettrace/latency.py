@@ -4,6 +4,7 @@ import struct
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from .counts import counted
 from .histogram import Histogram, percentiles, table
 
 _KEY = struct.Struct("<QQ")  # struct edge in bpf/latency.h: the kind of a step and its place, twice
@@ -32,7 +33,7 @@ def edge_of(key: bytes, values: bytes, trace: Callable[[int, int], str]) -> Edge
 
 def latency_text(latencies: Histogram, edges: Iterable[Edge], *, one_point: int, short: int) -> str:
     """How long packets took, and the steps that took the most of it."""
-    lines = [f"latency distribution: {latencies.total} packets"]
+    lines = [f"latency distribution: {counted(latencies.total, 'packets')}"]
     if latencies.total:
         lines += [*table(latencies, _microseconds), f"  {percentiles(latencies, _microseconds)}"]
     for count, what in ((short, "below the least latency"), (one_point, "seen at one point only")):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Optional, TextIO
 
+from .counts import counted
 from .coverage import Coverage, Place
 from .diagnosis import ERROR, INFO, Finding
 from .event import Context, Device, Event, Packet
@@ -223,7 +224,7 @@ class Text:
 
     def gap(self, events: int) -> None:
         """So many events that stand for themselves were lost here."""
-        self.note(f"({events} events lost)")
+        self.note(f"({counted(events, 'events')} lost)")
 
     def table(self, table: Table) -> None:
         """What was counted so far."""
@@ -657,11 +658,11 @@ class Summary:
 
     def text(self, verbose: bool) -> str:
         """The closing line; what did not happen is left out, but for what everybody looks for."""
-        parts = [f"{self.shown} {self.unit}"]
+        parts = [counted(self.shown, self.unit)]
         if self.unit == "packets" and self.events is not None:
-            parts.append(f"{self.events} events")
+            parts.append(counted(self.events, "events"))
         per_cpu = ", ".join(f"cpu{cpu}: {count}" for cpu, count in enumerate(self.lost_messages) if count)
-        parts.append(f"{sum(self.lost_messages)} messages lost" + (f" ({per_cpu})" if per_cpu else ""))
+        parts.append(counted(sum(self.lost_messages), "messages lost") + (f" ({per_cpu})" if per_cpu else ""))
         for count, what in (
             (self.lost_packets, f"{self.unit} lost whole"),
             (self.unread_messages, "messages left unread"),
@@ -678,11 +679,11 @@ class Summary:
             (self.families_lost, "skbs of packets with clones not measured for want of room"),
         ):
             if count:
-                parts.append(f"{count} {what}")
+                parts.append(counted(count, what))
         if self.unit != "drops":
             parts.append(f"{self.unfinished} unfinished")
         if self.incomplete:
             parts.append(f"{self.incomplete} incomplete")
         hint = "" if verbose or not self.skipped else " (-v tells why)"
-        parts.append(f"{self.skipped} traces skipped{hint}")
+        parts.append(counted(self.skipped, "traces skipped") + hint)
         return ", ".join(parts)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from socket import AF_INET, AF_INET6, inet_ntop
 
 from . import event, histogram
+from .counts import counted
 from .event import Packet, Socket
 from .histogram import Histogram
 from .packets import protocol_name
@@ -51,7 +52,7 @@ def socket_text(packet: Packet, socket: Socket) -> str:
 def rtt_text(histograms: Iterable[Histogram]) -> str:
     """A table of round trips: the samples, and percentiles of them, of the smoothed and of the least ones."""
     sample, smoothed, least = histograms
-    lines = [f"rtt distribution: {sample.total} samples", *histogram.table(sample, _milliseconds)]
+    lines = [f"rtt distribution: {counted(sample.total, 'samples')}", *histogram.table(sample, _milliseconds)]
     if sample.total:
         for name, one in (("sample", sample), ("smoothed", smoothed), ("least", least)):
             lines.append(f"  {name:<9} {histogram.percentiles(one, _milliseconds)}")

@@ -79,7 +79,7 @@ def test_hooks(family: int, hook: int) -> None:
             "queue", "qdisc tbf 8001: holds 7 packets of 10",
         ),
         ({"kind": "noqueue", "handle": 0, "packets": 0, "limit": 0}, "queue", "qdisc noqueue holds 0 packets"),
-        ({"kind": "fq_codel", "handle": 0x10000, "packets": 1}, "queue", "qdisc fq_codel 1: holds 1 packets"),
+        ({"kind": "fq_codel", "handle": 0x10000, "packets": 1}, "queue", "qdisc fq_codel 1: holds 1 packet"),
         (
             {"route": 1, "gateway": register("192.168.7.1"), "device": "eth0"},
             "route", "route: unicast via 192.168.7.1 dev eth0",

@@ -240,5 +240,5 @@ def test_the_summary_of_drops() -> None:
         untracked=0, evicted=0, unfinished=0, incomplete=0, skipped=0, normal_frees=2, uncounted=1,
     )  # fmt: skip
     assert summary.text(verbose=False) == (
-        "3 drops, 0 messages lost, 2 normal frees left out, 1 drops not in the table for want of room, 0 traces skipped"
+        "3 drops, 0 messages lost, 2 normal frees left out, 1 drop not in the table for want of room, 0 traces skipped"
     )

@@ -324,8 +324,8 @@ def test_the_summary_is_that_of_the_run(
     replayed(tmp_path / "x", monkeypatch, "-v")
     (summary,) = [line for line in capsys.readouterr().err.splitlines() if "packets" in line]
     assert summary == (
-        "10 packets, 58 events, 3 messages lost (cpu1: 3), 1 packets lost whole, 2 hits missed, 2 unfinished, "
-        "1 incomplete, 1 traces skipped"
+        "10 packets, 58 events, 3 messages lost (cpu1: 3), 1 packet lost whole, 2 hits missed, 2 unfinished, "
+        "1 incomplete, 1 trace skipped"
     )
 
 

@@ -706,10 +706,21 @@ QUIET = Summary(
         ),
         (
             {"lost_packets": 1, "unread_messages": 5, "missed_hits": 2, "untracked": 3, "evicted": 4},
-            "3 packets, 40 events, 0 messages lost, 1 packets lost whole, 5 messages left unread, "
+            "3 packets, 40 events, 0 messages lost, 1 packet lost whole, 5 messages left unread, "
             "2 hits missed, "
             "3 packets not followed for want of room, 4 skbs pushed out of the tracking map, "
             "0 unfinished, 0 traces skipped",
+        ),
+        (
+            {"shown": 1, "events": 1, "lost_messages": (0, 1), "short": 1, "normal_frees": 1, "skipped": 1},
+            "1 packet, 1 event, 1 message lost (cpu1: 1), 1 packet below the least latency, 1 normal free left out, "
+            "0 unfinished, 1 trace skipped (-v tells why)",
+        ),
+        ({"unit": "drops", "shown": 1}, "1 drop, 0 messages lost, 0 traces skipped"),
+        (
+            {"events": None, "steps_lost": 1, "families_lost": 1, "untracked": 1},
+            "3 packets, 0 messages lost, 1 packet not followed for want of room, 1 step not counted for want of room, "
+            "1 skb of packets with clones not measured for want of room, 0 unfinished, 0 traces skipped",
         ),
         (
             {"short": 7, "over_rate": 8, "calls_lost": 9},

@@ -254,7 +254,8 @@ class Nettrace:
 
     def summary(self, what: str) -> int:
         """A number of the closing line, such as 'packets' or 'messages lost'."""
-        match = re.search(rf"(\d+) {what}", self.stderr)
+        # One has no s.
+        match = re.search(rf"(\d+) {what.replace('s', 's?')}", self.stderr)
         return int(match[1]) if match else 0
 
     def _finish(self, timeout: float) -> int:
