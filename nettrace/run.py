@@ -22,6 +22,8 @@ POLL_MS = 100
 # How often packets whose end was not seen are looked for, and how long they must have been idle: IDLE_NS.
 SWEEP_NS = 5_000_000_000
 SECOND_NS = 1_000_000_000
+# While messages wait, what became of those before them is shown at least so often: evidence takes its time.
+SHOW_NS = 50_000_000
 # How long the end may take to read what is left; what then is unread is counted.
 DRAIN_NS = 500_000_000
 
@@ -95,7 +97,7 @@ class Run:
         self._table = self._hits_table if settings.count_hits else table
         # What counts as a packet where a table is all that is shown.
         self._counted = "measured" if settings.latency else "matched"
-        self._sweeps, self._seconds = Every(SWEEP_NS), Every(SECOND_NS)
+        self._sweeps, self._seconds, self._shows = Every(SWEEP_NS), Every(SECOND_NS), Every(SHOW_NS)
 
     @property
     def done(self) -> bool:
@@ -205,6 +207,8 @@ class Run:
         else:
             for ordered in self._order.push(record):
                 self._take(ordered)
+        if self._shows.due(time.monotonic_ns()):
+            self._flush()
 
     def _release(self, before_ns: Optional[int]) -> None:
         """Prints single hits that no other CPU's buffer can still precede."""
