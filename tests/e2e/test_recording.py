@@ -15,9 +15,8 @@ from typing import Any
 
 import pytest
 
-from ..schema import check_line
 from .net import Host, ping
-from .tool import CHECKOUT, Nettrace
+from .tool import CHECKOUT, Nettrace, checked
 from .traffic import send_udp, tcp
 
 OUT = Path("/mnt/out")
@@ -33,15 +32,11 @@ class Run:
 
     @property
     def text(self) -> str:
-        return "".join(f"{line}\n" for line in self._lines)
+        return "".join(f"{line}\n" for line in (self.trace.first, *self.trace.output))
 
     @property
     def objects(self) -> list[dict[str, Any]]:
-        return [check_line(line) for line in self._lines]
-
-    @property
-    def _lines(self) -> list[str]:
-        return [self.trace.first, *self.trace.output]
+        return self.trace.objects
 
     def replay(self, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
         """What the recording shows, to somebody who is not root and cannot ask this host for anything."""
@@ -51,6 +46,7 @@ class Run:
             cwd=CHECKOUT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=200,
         )  # fmt: skip
         assert done.returncode == status, done.stderr
+        checked(arguments, done.stdout.splitlines())
         return done
 
 
@@ -76,6 +72,8 @@ def diagnosed(
     arguments = ["--json", "--diag-keep", "--detail", "--ret", "--evidence-time", "30", "--addr", right.ip]
     with Nettrace(*arguments, "-w", str(path)) as trace:
         assert ping(left, right.ip)["received"] == 1
+        # Nothing more has to come for a packet to be shown.
+        trace.wait_line("ping reply")
         tcp(left, right, right.ip, PORT, 1000)
         send_udp(left, right.ip, CLOSED)
         trace.wait_line('"name":"NO_SOCKET"' if kernel_has_reasons else f":{CLOSED}")

@@ -8,9 +8,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
+
+from ..schema import check_line
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 READY = "begin trace..."
@@ -147,6 +150,7 @@ class Nettrace:
         self.arguments = arguments
         self.first = ""  # the line that says that it is ready
         self.output: list[str] = []
+        self.objects: list[dict[str, Any]] = []  # what the lines of --json say, when it has ended
         self.stderr = ""
         self.returncode: Optional[int] = None
         self._lines: queue.Queue[Optional[str]] = queue.Queue()
@@ -277,6 +281,7 @@ class Nettrace:
                 break
             self.output.append(line)
         self.stderr = self._errors()
+        self.objects = checked(self.arguments, [self.first, *self.output])
         return self.returncode
 
     def _next_line(self, timeout: float) -> Optional[str]:
@@ -301,10 +306,17 @@ class Nettrace:
         return self.stderr
 
 
+def checked(arguments: Sequence[str], lines: Sequence[str]) -> list[dict[str, Any]]:
+    """What the lines say, if JSON was asked for; AssertionError where one is not as the schema has it."""
+    return [check_line(line) for line in lines] if "--json" in arguments else []
+
+
 def run(*arguments: str, env: Optional[dict[str, str]] = None) -> "subprocess.CompletedProcess[str]":
     """Runs nettrace to its end."""
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "nettrace", *arguments],
         cwd=CHECKOUT, stdin=subprocess.DEVNULL, capture_output=True, text=True,
         timeout=START_TIMEOUT_S, env={**os.environ, **(env or {})}, check=False,
     )  # fmt: skip
+    checked(arguments, done.stdout.splitlines())
+    return done
