@@ -27,6 +27,7 @@ from . import (
     pcap,
     reasons,
     rules,
+    selection,
     sinks,
     source,
     tree,
@@ -90,7 +91,7 @@ def _main(asked: argparse.Namespace) -> int:
         return 0
     traces = _tree()
     if asked.read is not None:
-        return _replay(asked, rules.load(files.RULES, traces))
+        return _replay(asked, traces, rules.load(files.RULES, traces))
     if asked.explain is not None:
         known = reasons.load(files.RULES)
         sys.stdout.write(explain.text(asked.explain, traces, rules.load(files.RULES, traces), known))
@@ -163,7 +164,7 @@ class _Run(Protocol):
     def summary(self, *, skipped: int) -> Summary: ...
 
 
-def _replay(asked: argparse.Namespace, meanings: Rules) -> int:
+def _replay(asked: argparse.Namespace, traces: tree.Tree, meanings: Rules) -> int:
     """-r: what was recorded, as it was shown, or as it is asked for now."""
     with Recording(asked.read) as recording:
         header = recording.header
@@ -181,7 +182,8 @@ def _replay(asked: argparse.Namespace, meanings: Rules) -> int:
         named = None if asked.netns is None or asked.netns.isdigit() else asked.netns
         wanted = header.own_netns if asked.netns_current else None if named or not asked.netns else int(asked.netns)
         packet_filter = _filter(asked, wanted)
-        matches = matching.matcher(packet_filter, header, recording.host, named)
+        shown_at = selection.choose_recorded(traces, header.traces, trace=asked.trace, exclude=asked.trace_exclude)
+        matches = matching.matcher(packet_filter, header, recording.host, named, shown_at)
         display = replace(view.display_of(asked, header), utc_offset_s=header.utc_offset_s)
         shown = header if timed is None else replace(header, mode=mode)
         sink = view.sink_of(asked, shown, recording.host, meanings, display, sys.stdout)

@@ -1,46 +1,119 @@
-"""The packet filter on packets that were recorded: a packet matches if it did at any of its events."""
+"""What is asked for of packets that were recorded: events of some traces, and packets that match at any of these."""
 
+import functools
+from collections.abc import Collection
 from typing import Callable, Optional
 
+from . import pcap, rebuilt
 from .errors import UsageError
 from .event import HAS_L4, PORTS_L4, Context, Event, Packet
 from .filters import Network, PacketFilter, Range
-from .header import Header
+from .header import TABLES, Header
 from .host import Host
 
 _IP, _IPV6, _ARP, _RARP = 0x0800, 0x86DD, 0x0806, 0x8035
 _TCP = 6
 _WITH_PORTS = (6, 17, 33, 132, 136)
 _FLAGS_AT = 13  # of a TCP header
-# What only the kernel can decide, and what a recording has only with --detail.
-_LIVE = {"expression": "an expression", "srtt_us": "--filter-srtt", "min_rtt_us": "--filter-minrtt",
-         "rate_limit": "--rate-limit"}  # fmt: skip
+# What a recording has only with --detail, and only of sockets.
 _OF_DETAIL = {"tgid": "--pid", "comm": "--comm", "mark": "--mark"}
+_OF_SOCKETS = {"srtt_us": "--filter-srtt", "min_rtt_us": "--filter-minrtt"}
+_WITH_SOCKETS = ("sockets", "trouble")
 
 
 def matcher(
-    packet_filter: PacketFilter, header: Header, host: Host, netns: Optional[str] = None
-) -> Optional[Callable[[Context], bool]]:
-    """What says whether a packet matches; None: all do. Raises UsageError for what the recording does not tell.
+    packet_filter: PacketFilter, header: Header, host: Host, netns: Optional[str] = None,
+    traces: Optional[Collection[str]] = None,
+) -> Optional[Callable[[Context], Optional[Context]]]:  # fmt: skip
+    """What says what is shown of a packet, None: nothing; or None: all of every one is.
 
-    netns: the name of the namespace that it must be in.
+    netns: the name of the namespace that it must be in. traces: whose events are shown. Raises UsageError for what
+    the recording does not tell.
     """
-    for name, option in _LIVE.items():
-        if getattr(packet_filter, name) is not None:
-            raise UsageError(f"{option} cannot be applied to a recording: leave it out")
+    is_filtered = not packet_filter.is_empty or netns is not None
+    if not is_filtered and traces is None:
+        return None
+    _check(packet_filter, header, only_some=traces is not None)
+    conditions = _conditions(packet_filter, header, host, netns)
+
+    def wanted(context: Context) -> Optional[Context]:
+        if traces is not None:
+            context = _only(context, traces)
+            if not context.events:
+                return None
+        if is_filtered and not any(all(holds(item) for holds in conditions) for item in context.events):
+            return None
+        return context
+
+    return wanted
+
+
+def _check(packet_filter: PacketFilter, header: Header, *, only_some: bool) -> None:
+    """Refuses what this recording does not tell."""
+    if header.mode in TABLES:
+        raise UsageError(f"a recording of {header.mode} is one of numbers, not of packets: leave the conditions out")
+    if only_some and header.mode == "latency":
+        raise UsageError(
+            "a recording of latency tells the ends of packets' ways only: leave out -t and --trace-exclude"
+        )
     for name, option in _OF_DETAIL.items():
         if getattr(packet_filter, name) is not None and not header.detail:
             raise UsageError(f"{option} needs what only --detail records: leave it out")
-    if packet_filter.is_empty and netns is None:
-        return None
+    for name, option in _OF_SOCKETS.items():
+        if getattr(packet_filter, name) is not None and header.mode not in _WITH_SOCKETS:
+            raise UsageError(f"{option} is about sockets, and this is a recording of {header.mode}: leave it out")
 
-    def is_there(item: Event) -> bool:
-        return netns is None or (item.device is not None and host.netns(item.device.netns) == netns)
 
-    def matches(context: Context) -> bool:
-        return any(is_there(item) and _event_matches(packet_filter, item) for item in context.events)
+def _conditions(
+    packet_filter: PacketFilter, header: Header, host: Host, netns: Optional[str]
+) -> list[Callable[[Event], bool]]:
+    """What must hold of an event."""
+    conditions: list[Callable[[Event], bool]] = [functools.partial(_event_matches, packet_filter)]
+    if netns is not None:
+        conditions.append(lambda item: item.device is not None and host.netns(item.device.netns) == netns)
+    if packet_filter.srtt_us is not None or packet_filter.min_rtt_us is not None:
+        only_samples = header.mode == "trouble"
+        conditions.append(functools.partial(_is_slow, packet_filter, only_samples=only_samples))
+    if packet_filter.expression is not None:
+        conditions.append(_expression(packet_filter.expression))
+    return conditions
 
-    return matches
+
+def _only(context: Context, traces: Collection[str]) -> Context:
+    events = tuple(item for item in context.events if item.trace in traces)
+    there = {item.skb for item in events}
+    return context._replace(events=events, skbs=tuple(skb for skb in context.skbs if skb in there))
+
+
+def _is_slow(wanted: PacketFilter, item: Event, *, only_samples: bool) -> bool:
+    """Whether the round trips of its socket take as long as is asked for, as is_slow() in bpf/socket.h says it."""
+    state = item.socket
+    if only_samples and (state is None or state.rtt_us is None):
+        return True  # --monitor tells of all other trouble
+    if state is None:
+        return False
+    return (wanted.srtt_us is None or (state.srtt_us is not None and state.srtt_us >= wanted.srtt_us)) and (
+        wanted.min_rtt_us is None or (state.rtt_min_us is not None and state.rtt_min_us >= wanted.min_rtt_us)
+    )
+
+
+def _expression(expression: str) -> Callable[[Event], bool]:
+    """A filter expression, on what was recorded of headers."""
+    l2, l3 = pcap.compile_expression(expression)
+    program = l2.instructions or l3.instructions
+
+    @functools.lru_cache(maxsize=1024)
+    def decide(packet: Packet) -> bool:
+        frame = rebuilt.frame(packet)
+        matches = False if frame is None else pcap.decide(program, frame)
+        if matches is None:
+            raise UsageError(
+                f"expression '{expression}' asks for what is not recorded of packets, which is their addresses, "
+                "protocols, ports, ICMP types, sequence numbers and TCP flags: leave it out"
+            )
+        return matches
+
+    return lambda item: decide(item.packet)
 
 
 def _event_matches(wanted: PacketFilter, item: Event) -> bool:

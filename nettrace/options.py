@@ -62,9 +62,8 @@ _NOT_WITH_MONITOR = (
 )  # fmt: skip
 # What only a live run can do.
 _NOT_WITH_READ = (
-    "write", "trace", "trace_exclude", "trace_matcher", "trace_free", "trace_stack", "stack", "hooks", "drop_stack",
-    "reason", "rate_limit", "filter_srtt", "filter_minrtt", "expression", "force", "perf_buffer", "btf_path",
-    "print_bpf", "print_filter", "metrics",
+    "write", "trace_matcher", "trace_free", "trace_stack", "stack", "hooks", "drop_stack", "reason", "rate_limit",
+    "force", "perf_buffer", "btf_path", "print_bpf", "print_filter", "metrics",
 )  # fmt: skip
 _SOCKET_COLUMNS = ("id", "cpu", "netns", "pid", "group", "mark")
 # What --inner is about.

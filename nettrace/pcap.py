@@ -1,16 +1,19 @@
 """A pcap-filter(7) expression, compiled by libpcap to classic BPF, and that as C for the filter.
 
-There are two forms: L2 for packets with an Ethernet header, L3 for those that begin with IP.
+There are two forms: L2 for packets with an Ethernet header, L3 for those that begin with IP. Of packets that were
+recorded, decide() says whether they match.
 """
 
 import ctypes
 import functools
+import operator
 import os
 import re
-from collections.abc import Sequence
-from typing import NamedTuple, NoReturn
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, NoReturn, Optional
 
 from .errors import KernelError, UsageError
+from .rebuilt import Frame
 
 _DLT_EN10MB = 1
 _DLT_RAW = 12
@@ -24,15 +27,20 @@ _IMM, _ABS, _IND, _MEM, _LEN, _MSH = 0x00, 0x20, 0x40, 0x60, 0x80, 0xA0
 _OPERATORS = {
     0x00: "+", 0x10: "-", 0x20: "*", 0x30: "/", 0x40: "|", 0x50: "&", 0x60: "<<", 0x70: ">>", 0x90: "%", 0xA0: "^",
 }  # fmt: skip
+_ARITHMETIC: dict[str, Callable[[int, int], int]] = {
+    "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.floordiv, "|": operator.or_,
+    "<<": operator.lshift, ">>": operator.rshift, "%": operator.mod, "^": operator.xor,
+}  # fmt: skip
 _DIVISIONS = ("/", "%")
 _SHIFTS = ("<<", ">>")
 _NEG = 0x80
 _JA = 0x00
+_JEQ, _JGT, _JGE, _JSET = 0x10, 0x20, 0x30, 0x40
 _CONDITIONS = {
-    0x10: ("a == {}", "a != {}"),
-    0x20: ("a > {}", "a <= {}"),
-    0x30: ("a >= {}", "a < {}"),
-    0x40: ("a & {}", "!(a & {})"),
+    _JEQ: ("a == {}", "a != {}"),
+    _JGT: ("a > {}", "a <= {}"),
+    _JGE: ("a >= {}", "a < {}"),
+    _JSET: ("a & {}", "!(a & {})"),
 }
 _X = 0x08  # the operand is the register X, not the constant
 _RET_A = 0x10
@@ -124,6 +132,118 @@ def translate(instructions: Sequence[Instruction], name: str) -> str:
     variables = sorted(set(re.findall(r"\b[am]\d*\b|\bx\b", body)), key=lambda name: (name[0], int(name[1:] or 0)))
     declaration = f"\tu32 {', '.join(f'{variable} = 0' for variable in variables)};\n\n" if variables else ""
     return f"static __always_inline bool {name}(const struct pcap_bytes *bytes)\n{{\n{declaration}{body}}}\n"
+
+
+class _Unknown(Exception):
+    """What is not known of the packet decides."""
+
+
+# A number of 32 bits, and those of its bits that are not known.
+_Word = tuple[int, int]
+_WORD = 0xFFFFFFFF
+
+
+def decide(instructions: Sequence[Instruction], frame: Frame) -> Optional[bool]:
+    """Whether a frame matches; None: it depends on what is not known of it."""
+    _check(instructions)
+    if not instructions:
+        return False
+    try:
+        return _run(instructions, frame)
+    except _Unknown:
+        return None
+    except (IndexError, ZeroDivisionError):
+        return False
+
+
+def _run(instructions: Sequence[Instruction], frame: Frame) -> bool:
+    a: _Word = (0, 0)
+    x: _Word = (0, 0)
+    scratch: list[_Word] = [(0, 0)] * _SCRATCH_WORDS
+    at = 0
+    while True:
+        instruction = instructions[at]
+        code, jt, jf, k = instruction
+        kind, operand = code & 7, x if code & _X else (k, 0)
+        at += 1
+        if kind == _LD:
+            a = _fetched(frame, instruction, x, scratch)
+        elif kind == _LDX:
+            x = _fetched(frame, instruction, x, scratch)
+        elif kind in (_ST, _STX):
+            scratch[k] = x if kind == _STX else a
+        elif kind == _ALU:
+            a = _calculated(code, a, operand)
+        elif kind == _RET:
+            return _is_set(a if code & 0x18 == _RET_A else (k, 0))
+        elif kind == _JMP:
+            at += k if code & 0xF0 == _JA else jt if _holds(code & 0xF0, a, operand) else jf
+        elif code & 0xF8 == _TXA:
+            a = x
+        else:
+            x = a
+
+
+def _fetched(frame: Frame, instruction: Instruction, x: _Word, scratch: Sequence[_Word]) -> _Word:
+    code, _, _, k = instruction
+    mode = code & 0xE0
+    if mode == _IMM:
+        return k, 0
+    if mode == _LEN:
+        return 0, _WORD  # which of the layers below IP it has at a step is not recorded
+    if mode == _MEM:
+        return scratch[k]
+    if mode == _MSH:
+        # That is how long the IPv4 header is here, too.
+        return (_bytes(frame, k, 1)[0] & 0xF) << 2, 0
+    if mode == _IND and x[1]:
+        raise _Unknown
+    return _bytes(frame, k if mode == _ABS else x[0] + k, _SIZES[code & 0x18])
+
+
+def _bytes(frame: Frame, place: int, size: int) -> _Word:
+    end = place + size
+    if end > frame.length:
+        raise IndexError
+    data, unknown = frame.data[place:end].ljust(size, b"\0"), frame.unknown[place:end].ljust(size, b"\xff")
+    return int.from_bytes(data, "big"), int.from_bytes(unknown, "big")
+
+
+def _calculated(code: int, a: _Word, b: _Word) -> _Word:
+    if code & 0xF0 == _NEG:
+        return (0, _WORD) if a[1] else (-a[0] & _WORD, 0)
+    sign = _OPERATORS[code & 0xF0]
+    if sign == "&":
+        return _both(a, b)
+    if sign in _DIVISIONS and not b[0] & ~b[1]:
+        raise _Unknown if b[1] else ZeroDivisionError
+    if a[1] or b[1]:
+        return 0, _WORD
+    if sign in _SHIFTS and b[0] >= 32:
+        return 0, 0
+    return _ARITHMETIC[sign](a[0], b[0]) & _WORD, 0
+
+
+def _both(a: _Word, b: _Word) -> _Word:
+    return a[0] & b[0], (a[1] | b[1]) & (a[0] | a[1]) & (b[0] | b[1])
+
+
+def _holds(condition: int, a: _Word, b: _Word) -> bool:
+    unknown = a[1] | b[1]
+    if condition == _JSET:
+        return _is_set(_both(a, b))
+    if condition == _JEQ and (a[0] ^ b[0]) & ~unknown:
+        return False
+    if unknown:
+        raise _Unknown
+    return {_JEQ: a[0] == b[0], _JGT: a[0] > b[0], _JGE: a[0] >= b[0]}[condition]
+
+
+def _is_set(word: _Word) -> bool:
+    """Whether it is not zero."""
+    if not word[0] & ~word[1] and word[1]:
+        raise _Unknown
+    return word[0] != 0
 
 
 def _check(instructions: Sequence[Instruction]) -> None:

@@ -14,13 +14,13 @@ class Player:
     """Shows what it is given, and counts it.
 
     follow: records are parts of packets; else each stands for itself. count: how many packets or records to show;
-    None for all. min_latency_ns: of packets that took less, nothing is shown. wanted: which are shown at all, by
-    what happened to them.
+    None for all. min_latency_ns: of packets that took less, nothing is shown. wanted: what is shown of them at all,
+    None for nothing.
     """
 
     def __init__(
         self, sink: Text, *, follow: bool, count: Optional[int] = None, join_clones: bool = True,
-        min_latency_ns: Optional[int] = None, wanted: Optional[Callable[[Context], bool]] = None,
+        min_latency_ns: Optional[int] = None, wanted: Optional[Callable[[Context], Optional[Context]]] = None,
     ) -> None:  # fmt: skip
         self.done = False
         self.shown = self.events = self.unfinished = self.incomplete = self.short = 0
@@ -70,10 +70,11 @@ class Player:
         self._sink.flush()
 
     def _show(self, contexts: list[Context]) -> None:
-        for context in contexts:
+        for each in contexts:
             if self.done:
                 return
-            if self._wanted is not None and not self._wanted(context):
+            context = each if self._wanted is None else self._wanted(each)
+            if context is None:
                 continue
             if self._min_latency_ns and self._took_ns(context) < self._min_latency_ns:
                 self.short += 1
@@ -94,7 +95,7 @@ class Player:
     def _print(self, record: Record) -> None:
         if self._wanted is not None:
             alone = Context(record.packet_id, (record.skb,), record.events, False, False)
-            if not self._wanted(alone):
+            if self._wanted(alone) is None:
                 return
         if self._min_latency_ns and self._sink.duration_ns(record.events) < self._min_latency_ns:
             self.short += 1

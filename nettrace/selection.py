@@ -13,6 +13,7 @@ from typing import Optional
 
 from .btf import Prototype
 from .errors import UsageError
+from .host import Traced
 from .kernel import ABSENT, Kernel
 from .plan import SKB_HOLDERS, SKB_TYPE, SOCK_TYPE, Wishes
 from .suggest import did_you_mean
@@ -172,6 +173,41 @@ def choose_monitored(tree: Tree, kernel: Kernel, *, trace: Optional[str], exclud
     if not chosen:
         raise UsageError("--trace-exclude leaves nothing to watch: name less")
     return tuple(each for name, each in watched.items() if name in chosen)
+
+
+def choose_recorded(
+    tree: Tree, recorded: Iterable[Traced], *, trace: Optional[str], exclude: Optional[str]
+) -> Optional[frozenset[str]]:
+    """The names of the traces of a recording that are asked for; None: all of them."""
+    groups: dict[str, set[str]] = {}
+    for each in recorded:
+        groups.setdefault(each.group, set()).add(each.name)
+    everything = set().union(*groups.values())
+    words = tree.words()
+
+    def find(option: str, names: str) -> set[str]:
+        found: set[str] = set()
+        for word in _split(option, names):
+            there = everything & (everything if word == ROOT else {word, *(one.name for one in tree.find(word))})
+            there |= groups.get(word, set())
+            if _WILD.search(word):
+                matches = re.compile(fnmatch.translate(word)).match
+                there = {name for name in everything if matches(name)}
+                there |= everything & {one.name for known, one in words.items() if matches(known)}
+            if not there:
+                similar = did_you_mean(word, sorted(everything | groups.keys()), _SUGGESTIONS)
+                raise UsageError(f"{option}: nothing of '{word}' is in the recording{similar}")
+            found |= there
+        return found
+
+    if trace is None and exclude is None:
+        return None
+    chosen = everything if trace is None else find("-t", trace)
+    if exclude is not None:
+        chosen = chosen - find("--trace-exclude", exclude)
+    if not chosen:
+        raise UsageError("--trace-exclude leaves nothing to show: name less")
+    return frozenset(chosen)
 
 
 def _has_socket(trace: Trace, kernel: Kernel) -> bool:

@@ -5,6 +5,7 @@ import random
 import re
 import socket
 import struct
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Optional
@@ -15,6 +16,7 @@ from nettrace import pcap
 from nettrace.errors import KernelError, UsageError
 from nettrace.filters import PacketFilter
 from nettrace.pcap import Instruction
+from nettrace.rebuilt import Frame
 from tests import record_pcap
 from tests.native import BASE, UNSET, Native, needs_compiler
 
@@ -307,6 +309,39 @@ def test_the_c_decides_as_classic_bpf(programs: Programs) -> None:
             assert programs.run(first + index, data) == expected, (program, data.hex())
     total = len(RANDOM_PROGRAMS) * len(RANDOM_PACKETS)
     assert total / 5 < matching < total * 4 / 5
+
+
+def test_what_is_recorded_is_judged_as_classic_bpf_does() -> None:
+    matching = 0
+    for program in RANDOM_PROGRAMS:
+        for data in RANDOM_PACKETS:
+            # The length of all is never known.
+            if not any(code in (0x80, 0x81) for code, *_ in program):
+                found = pcap.decide(program, Frame(data, bytes(len(data)), len(data)))
+                assert found == interpret(program, data), (program, data.hex())
+                matching += bool(found)
+    assert matching > 1000
+
+
+def test_nothing_is_said_that_depends_on_what_is_not_known() -> None:
+    source = random.Random(7)
+    answers = Counter[Optional[bool]]()
+    for program in RANDOM_PROGRAMS:
+        # What it was is taken for the length of the IPv4 header.
+        if any(code in (0x80, 0x81, 0xB1) for code, *_ in program):
+            continue
+        for data in RANDOM_PACKETS[:30]:
+            unknown = bytes(source.choice((0, 0, 0, 0xFF, 0x0F, 1 << source.randint(0, 7))) for _ in data)
+            known = len(data) * source.randint(1, 4) // 4
+            found = pcap.decide(program, Frame(data[:known], unknown[:known], len(data)))
+            answers[found] += 1
+            for _ in range(5):
+                other = bytes(
+                    byte ^ (source.randint(0, 255) & (hidden if at < known else 0xFF))
+                    for at, (byte, hidden) in enumerate(zip(data, unknown))
+                )
+                assert found in (None, interpret(program, other)), (program, data.hex(), unknown.hex(), other.hex())
+    assert min(answers[None], answers[True], answers[False]) > 100, answers
 
 
 @needs_compiler

@@ -16,7 +16,7 @@ from typing import Any, Callable, Optional, Union
 import pytest
 
 import nettrace
-from nettrace import cli, host, live, options, rules, tree, view
+from nettrace import cli, host, live, options, pcap, rules, tree, view
 from nettrace import player as players
 from nettrace.errors import StreamError
 from nettrace.event import Context, Detail, Device, Drop, Event, Record, Return, Socket
@@ -32,6 +32,7 @@ from nettrace.rules import Rules
 from nettrace.sinks import Summary
 from nettrace.tables import DropCounts, FunctionStats, LatencySummary, RoundTrips, Table
 from nettrace.tree import Tree
+from tests import record_pcap
 
 from .headers import IP, PING, TCP, packet, tcp
 from .test_tables import TABLES, histogram
@@ -350,6 +351,84 @@ def test_packets_can_be_chosen_again(
     assert shown.count("***************** ") == number
 
 
+@pytest.mark.parametrize(
+    ("arguments", "number", "shown"),
+    [
+        (["-t", "ip_rcv"], 10, {"ip_rcv"}),
+        (["-t", "life"], 8, {"skb_clone", "kfree_skb", "consume_skb"}),
+        (["-t", "tcp_v4_rcv,skb:kfree_skb"], 8, {"tcp_v4_rcv", "kfree_skb"}),
+        (["-t", "all", "--trace-exclude", "*_skb,skb_*"], 10, {"ip_rcv", "nf_hook_slow", "tcp_v4_rcv"}),
+        # Where it is asked for: at ip_rcv no packet has the new address yet.
+        (["-t", "ip_rcv", "-d", "192.168.0.2"], 0, set()),
+        (["-t", "tcp_v4_rcv", "-d", "192.168.0.2"], 8, {"tcp_v4_rcv"}),
+    ],
+    ids=str,
+)
+def test_traces_can_be_chosen_again(
+    arguments: list[str], number: int, shown: set[str], tmp_path: Path, meanings: Rules,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    live_run("packets", tmp_path / "x", meanings, monkeypatch)
+    blocks = [block for block in replayed(tmp_path / "x", monkeypatch, *arguments).split("\n\n") if "*****" in block]
+    assert len(blocks) == number
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("[")]
+    assert {line.split("[")[2].split()[0].rstrip("]") for line in lines} == shown
+    assert f"{number} packets, {len(lines)} events, " in capsys.readouterr().err
+
+
+def test_the_clone_of_which_nothing_is_left_is_not_named(
+    tmp_path: Path, meanings: Rules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live_run("packets", tmp_path / "x", meanings, monkeypatch)
+    assert f",{CLONE + 1 & 0xFFFFFFFF:08x} *" in replayed(tmp_path / "x", monkeypatch)
+    shown = replayed(tmp_path / "x", monkeypatch, "-t", "kfree_skb")
+    assert f"* {SKB + 1 & 0xFFFFFFFF:08x} *" in shown and "clone" not in shown
+
+
+def test_hits_by_themselves_can_be_chosen_again(
+    tmp_path: Path, meanings: Rules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live_run("events", tmp_path / "x", meanings, monkeypatch)
+    assert replayed(tmp_path / "x", monkeypatch, "-t", "ip_rcv") == replayed(tmp_path / "x", monkeypatch)
+    assert "ip_rcv" not in replayed(tmp_path / "x", monkeypatch, "--trace-exclude", "ip_rcv")
+
+
+@pytest.mark.parametrize(
+    ("expression", "number"), [("tcp[tcpflags] & tcp-syn != 0", 8), ("host 10.0.0.1 and icmp", 2), ("arp", 0)]
+)
+def test_packets_can_be_chosen_by_an_expression(
+    expression: str, number: int, tmp_path: Path, meanings: Rules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pcap, "compile_expression", record_pcap.load().__getitem__)
+    live_run("packets", tmp_path / "x", meanings, monkeypatch)
+    assert replayed(tmp_path / "x", monkeypatch, expression).count("***************** ") == number
+
+
+@pytest.mark.parametrize(
+    ("arguments", "number"),
+    [
+        ([], 3), (["--filter-srtt", "1us"], 1), (["--filter-srtt", "2us"], 1), (["--filter-srtt", "3us"], 0),
+        (["--filter-minrtt", "3us"], 1), (["--filter-srtt", "2us", "--filter-minrtt", "4us"], 0),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_sockets_can_be_chosen_by_their_round_trips(
+    arguments: list[str], number: int, tmp_path: Path, meanings: Rules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live_run("sockets", tmp_path / "x", meanings, monkeypatch)
+    assert len(replayed(tmp_path / "x", monkeypatch, *arguments).splitlines()) == 2 + number
+
+
+def test_trouble_other_than_round_trips_is_not_chosen_by_them(
+    tmp_path: Path, meanings: Rules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RUNS, "trouble", [*RUNS["trouble"], *SOCKETS])
+    live_run("trouble", tmp_path / "x", meanings, monkeypatch)
+    lines = replayed(tmp_path / "x", monkeypatch).splitlines()
+    chosen = replayed(tmp_path / "x", monkeypatch, "--filter-srtt", "1s").splitlines()
+    assert [line for line in lines if " srtt:" not in line] == chosen and len(chosen) == len(lines) - 1
+
+
 def test_namespaces_can_be_chosen_by_name(tmp_path: Path, meanings: Rules, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Changing, "netns", lambda self, inode: "blue" if inode == ELSEWHERE else None)
     live_run("packets", tmp_path / "x", meanings, monkeypatch)
@@ -363,8 +442,12 @@ def test_namespaces_can_be_chosen_by_name(tmp_path: Path, meanings: Rules, monke
         ("packets", ["--basic"], "is a recording of packets, not of events: leave out the mode"),
         ("packets", ["--metrics", "x"], "--metrics says nothing with -r"),
         ("drops", ["--diag"], "--diag needs whole packets"),
-        ("packets", ["-t", "ip"], "-t says nothing with -r"),
-        ("packets", ["udp port 53"], "a filter expression says nothing with -r"),
+        ("packets", ["-t", "ip_rvc"], "-t: nothing of 'ip_rvc' is in the recording; did you mean 'ip_rcv'?"),
+        ("packets", ["--filter-srtt", "5"], "--filter-srtt is about sockets, and this is a recording of packets"),
+        ("packets", ["ip[8] % 10 = 9"], "expression 'ip[8] % 10 = 9' asks for what is not recorded of packets"),
+        ("latency", ["--trace-exclude", "ip_rcv"], "tells the ends of packets' ways only: leave out -t"),
+        ("function-stats", ["-t", "ip_rcv"], "a recording of function-stats is one of numbers, not of packets"),
+        ("drop-stat", ["-p", "tcp"], "a recording of drop-stat is one of numbers, not of packets"),
         ("packets", ["-w", "y"], "-w says nothing with -r"),
         ("packets", ["--rate-limit", "5"], "--rate-limit says nothing with -r"),
     ],
@@ -374,10 +457,12 @@ def test_what_a_recording_cannot_say(
     mode: str, arguments: list[str], words: str, tmp_path: Path, meanings: Rules, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
+    monkeypatch.setattr(pcap, "compile_expression", record_pcap.load().__getitem__)
     live_run(mode, tmp_path / "x", meanings, monkeypatch)
-    assert replayed(tmp_path / "x", monkeypatch, *arguments, status=2) == ""
-    err = capsys.readouterr().err
-    assert words in err and err.count("\n") == 1
+    # What is not recorded is noticed when the first packet comes that it would decide about.
+    assert "10.0.0" not in replayed(tmp_path / "x", monkeypatch, *arguments, status=2)
+    err = capsys.readouterr().err.splitlines()
+    assert words in err[-1] and len(err) == 1 + ("expression" in words)
 
 
 def test_how_long_packets_took(tmp_path: Path, meanings: Rules, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,9 @@ import pytest
 
 from nettrace import files, plan, tree
 from nettrace.errors import UsageError
+from nettrace.host import Traced
 from nettrace.kernel import Kernel
-from nettrace.selection import PATTERN_MAX, Selection, choose, choose_sockets
+from nettrace.selection import PATTERN_MAX, Selection, choose, choose_recorded, choose_sockets
 from nettrace.tree import Trace, Tree
 from tests.record_kernel import VERSIONS
 from tests.test_btf import FUNC, FUNC_PROTO, FWD, PTR, SIGNED_INT, blob, info
@@ -478,3 +479,44 @@ def test_any_function_with_a_socket(sockets_on: Callable[..., Selection]) -> Non
 )
 def test_what_is_no_trace_of_sockets(sockets_on: Callable[..., Selection], options: dict[str, str], words: str) -> None:
     assert words in refusal(sockets_on, **options)
+
+
+RECORDED = [
+    Traced(name, group, None, "", None)
+    for name, group in (("skb_clone", "life"), ("consume_skb", "life"), ("ip_rcv", "g"), ("nf_own", "kernel"))
+]
+
+
+@pytest.mark.parametrize(
+    ("asked", "exclude", "found"),
+    [
+        (None, None, None),
+        ("all", None, {"skb_clone", "consume_skb", "ip_rcv", "nf_own"}),
+        ("nf_own", None, {"nf_own"}),
+        ("kernel, life", None, {"nf_own", "skb_clone", "consume_skb"}),
+        ("skb:consume_skb", None, {"consume_skb"}),
+        ("skb:*", None, {"consume_skb"}),
+        ("*_rcv,nf_*", None, {"ip_rcv", "nf_own"}),
+        (None, "life", {"ip_rcv", "nf_own"}),
+        ("all", "ip_rcv, nf_?wn", {"skb_clone", "consume_skb"}),
+    ],
+)
+def test_traces_of_a_recording(leaves: Tree, asked: str, exclude: str, found: set[str]) -> None:
+    assert choose_recorded(leaves, RECORDED, trace=asked, exclude=exclude) == found
+
+
+@pytest.mark.parametrize(
+    ("asked", "exclude", "said"),
+    [
+        ("ip_rcvv", None, "-t: nothing of 'ip_rcvv' is in the recording; did you mean 'ip_rcv'?"),
+        ("ip_forward", None, "-t: nothing of 'ip_forward' is in the recording"),
+        ("tcp_*", None, "-t: nothing of 'tcp_*' is in the recording"),
+        (None, "bridge", "--trace-exclude: nothing of 'bridge' is in the recording"),
+        (",", None, "-t needs the name of a trace or group"),
+        ("life", "skb_clone,consume_skb", "--trace-exclude leaves nothing to show: name less"),
+    ],
+)
+def test_traces_that_a_recording_has_not(leaves: Tree, asked: str, exclude: str, said: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        choose_recorded(leaves, RECORDED, trace=asked, exclude=exclude)
+    assert str(refused.value).startswith(said)

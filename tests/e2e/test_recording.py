@@ -8,6 +8,7 @@ from __future__ import annotations  # pytest 6.0 of Debian 11 does not export al
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +127,16 @@ def test_a_recording_can_be_filtered(diagnosed: Run) -> None:
     tcp_packets = [each for each in packets if any(PORT in (h["sport"], h["dport"]) for h in each["headers"])]
     shown = diagnosed.replay("-P", str(PORT), "--latency-show").stdout
     assert shown.count("total latency: ") == len(tcp_packets) > 5
+    # Of headers that were built as of those that were not yet.
+    assert diagnosed.replay(f"tcp port {PORT}", "--latency-show").stdout == shown
+
+
+def test_some_traces_of_a_recording(diagnosed: Run) -> None:
+    steps = [step for each in diagnosed.objects if each["type"] == "packet" for step in each["steps"]]
+    shown = diagnosed.replay("-t", "tcp-in,life", "--trace-exclude", "skb_clone").stdout
+    traces = [line.split("[")[2].split("]")[0].strip() for line in shown.splitlines() if line.startswith("[")]
+    wanted = [step["trace"] for step in steps if step["group"] in ("tcp-in", "life") and step["trace"] != "skb_clone"]
+    assert Counter(traces) == Counter(wanted) and "tcp_v4_rcv" in traces
 
 
 def test_the_header_tells_of_the_run(diagnosed: Run) -> None:
