@@ -119,6 +119,9 @@ def _run(asked: argparse.Namespace, kernel: Kernel, setup: Setup, packet_filter:
     for shortage in setup.shortages:
         log.warning("nettrace: %s", shortage)
     way = _way_of_metrics(asked)
+    meanwhile: Optional[Callable[[], None]] = evidence.prepare if asked.diag else None
+    if asked.monitor:
+        meanwhile = monitor.Latecomers(kernel, what.skipped).tell
     with view.recording_to(asked) as writer:
         shown = View(asked, kernel, setup, writer)
         programs = _compiled(program)
@@ -133,7 +136,6 @@ def _run(asked: argparse.Namespace, kernel: Kernel, setup: Setup, packet_filter:
                 session, kernel, what, settings, shown.sink, count=asked.count, join_clones=not asked.trace_noclone,
                 min_latency_ns=packet_filter.min_latency_ns, table=setup.table, recorder=shown.recorder,
             )  # fmt: skip
-            meanwhile = evidence.prepare if asked.diag else None
             with monitor.exported(way, session, run, what, kernel):
                 return _attend(session, run, what, shown, verbose=asked.verbose, started=started, meanwhile=meanwhile)
 

@@ -282,6 +282,14 @@ class Kernel:
             found = self.symbols.lookup(address)
         return found
 
+    def anew(self) -> "Kernel":
+        """The same kernel, to be asked for what it is by now."""
+        return Kernel(self._root, self._btf)
+
+    def modules(self) -> frozenset[str]:
+        """The names of the modules that are loaded now."""
+        return frozenset(line.partition(" ")[0] for line in (self._read("proc/modules") or "").splitlines())
+
     @functools.cached_property
     def symbols(self) -> Symbols:
         """The kernel's functions and their addresses."""
