@@ -1,15 +1,13 @@
 """The tree of traces, read from tracer.yaml: groups, and in them kernel functions and tracepoints."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Union
 
 from . import yamlfile
-from .errors import UsageError
 from .facts import is_path
-from .suggest import did_you_mean
 from .yamlfile import Item
 
 ROLES = ("free", "drop", "clone", "segments")
@@ -95,16 +93,6 @@ class Tree:
             if group.name == name:
                 return tuple(group.all_traces())
         return tuple(trace for trace in self.traces() if name in trace.words)
-
-    def select(self, names: Iterable[str]) -> tuple[Trace, ...]:
-        """The traces that the names stand for, each once, in file order."""
-        chosen: set[str] = set()
-        for name in names:
-            found = self.find(name)
-            if not found:
-                raise UsageError(f"no trace or group '{name}'{did_you_mean(name, self.names())}")
-            chosen.update(trace.name for trace in found)
-        return tuple(trace for trace in self.traces() if trace.name in chosen)
 
     def words(self) -> dict[str, Trace]:
         """The traces by each of their words."""

@@ -254,7 +254,7 @@ def test_packets_are_matched_where_the_tree_says_or_where_asked(
 
 
 def test_only_what_was_asked_for(shipped: tree.Tree, kernels: dict[str, Kernel]) -> None:
-    made = plan.make(shipped.select(["udp_rcv"]), kernels["6.12"], Wishes(match_at={"udp_rcv"}))
+    made = plan.make(shipped.find("udp_rcv"), kernels["6.12"], Wishes(match_at={"udp_rcv"}))
     (probe,) = made.probes
     assert (probe.trace.name, probe.target, probe.program) == ("udp_rcv", "udp_rcv", Program("kprobe", match=True))
     assert made.skipped == made.tracepoints == ()

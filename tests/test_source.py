@@ -336,7 +336,7 @@ def test_stacks_are_read_only_where_a_program_wants_them(
     text = Preprocessed(render(plain, kernels["6.12"], ALL_ON, EVERYTHING, files.BPF).text)
     assert "WITH_STACK" not in text.macros and "fill_stack" not in text.functions
     # Some trace's stack, and so some flag: of functions with cookies the program has none, the cookie has it.
-    traces = tree.load(files.TREE).select(["udp_rcv"])
+    traces = tree.load(files.TREE).find("udp_rcv")
     by_cookie = plan.make(traces, kernels["6.12"], Wishes(stack_at={"udp_rcv"}), cookies=True)
     assert "WITH_STACK" in Preprocessed(render(by_cookie, kernels["6.12"], ALL_ON, NO_FILTER, files.BPF).text).macros
 

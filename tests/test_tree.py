@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nettrace import tree
-from nettrace.errors import ConfigurationError, UsageError
+from nettrace.errors import ConfigurationError
 from nettrace.tree import Group, Trace, Tree
 
 SMALL = """\
@@ -94,7 +94,7 @@ groups:
 """
     loaded = load(tmp_path, text)
     assert names(loaded.default()) == ["f"]
-    assert names(loaded.select(["g", "rare"])) == ["g", "h"]
+    assert names(loaded.traces()) == ["f", "g", "h"]
 
 
 def test_default(small: Tree) -> None:
@@ -115,25 +115,6 @@ def test_default(small: Tree) -> None:
 )
 def test_find(small: Tree, name: str, found: list[str]) -> None:
     assert names(small.find(name)) == found
-
-
-def test_select_gives_each_once_in_file_order(small: Tree) -> None:
-    assert names(small.select(["skb_clone", "br_handle_frame", "link", "skb_clone"])) == [
-        "netif_receive_skb",
-        "br_handle_frame",
-        "skb_clone",
-    ]
-    assert small.select(["all"]) == small.traces()
-
-
-@pytest.mark.parametrize(
-    ("name", "hint"),
-    [("brigde", "; did you mean 'bridge'?"), ("SKB_CLONE", "; did you mean 'skb_clone'?"), ("xyzzy", ""), ("", "")],
-)
-def test_select_unknown(small: Tree, name: str, hint: str) -> None:
-    with pytest.raises(UsageError) as raised:
-        small.select(["link", name])
-    assert str(raised.value) == f"no trace or group '{name}'{hint}"
 
 
 def leaf(fields: str) -> str:
