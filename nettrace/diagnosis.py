@@ -135,6 +135,27 @@ class Diagnosis:
             yield finding
 
 
+class Analysis:
+    """The findings of packets as they are asked for: only of those that something is wrong with, or up to an error.
+
+    quiet: packets that nothing is wrong with are left out. keep: an error does not end the run.
+    """
+
+    def __init__(self, findings: Callable[[Context], Sequence[Finding]], *, quiet: bool, keep: bool) -> None:
+        self._findings = findings
+        self._quiet = quiet
+        self._keep = keep
+        self.done = False  # an error was found, and that was what the user waited for
+
+    def of(self, context: Context) -> Optional[Sequence[Finding]]:
+        """What is to be said of a packet; None: it is left out."""
+        findings = self._findings(context)
+        if self._quiet and all(finding.level == INFO for finding in findings):
+            return None
+        self.done |= not self._keep and any(finding.level == ERROR for finding in findings)
+        return findings
+
+
 def of_drop(item: Event, name: Optional[str], reason: Optional[Reason], where: str) -> Finding:
     """The finding for a dropped packet.
 

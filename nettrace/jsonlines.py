@@ -14,7 +14,7 @@ from typing import Any, Callable, NamedTuple, Optional, TextIO, Union
 from . import event, sockets, tables
 from .analyzers import Told
 from .coverage import Coverage
-from .diagnosis import ERROR, INFO, Finding
+from .diagnosis import Analysis, Finding
 from .event import Context, Device, Event, Packet, Socket
 from .header import FORMAT, Header
 from .histogram import Histogram, first_of
@@ -34,8 +34,7 @@ Findings = Callable[[Context], Sequence[Finding]]
 class JsonLines(Text):
     """Packets, events and tables as JSON.
 
-    findings: of a packet; None: nobody asked for them. quiet, keep: as for sinks.Diagnosed. command: whether the
-    program's own tables have meanings, as --verbose asks for them.
+    findings: of a packet; None: nobody asked for them. quiet, keep: as for diagnosis.Analysis.
     """
 
     def __init__(
@@ -43,10 +42,7 @@ class JsonLines(Text):
         quiet: bool = False, keep: bool = True,
     ) -> None:  # fmt: skip
         super().__init__(out, display, lookups)
-        self._findings = findings
-        self._quiet = quiet
-        self._keep = keep
-        self._failed = False
+        self._analysis = None if findings is None else Analysis(findings, quiet=quiet, keep=keep)
         self._mode = ""
         self._offset_ns = 0
         self._texts: dict[int, str] = {}  # of the latest second
@@ -70,15 +66,13 @@ class JsonLines(Text):
     @property
     def done(self) -> bool:
         """Whether an error was found, and that was what the user waited for."""
-        return self._failed and not self._keep
+        return self._analysis is not None and self._analysis.done
 
     def context(self, context: Context) -> bool:
         """A packet with its steps and, if they were asked for, its findings."""
-        findings = None if self._findings is None else self._findings(context)
-        if findings is not None:
-            if self._quiet and all(finding.level == INFO for finding in findings):
-                return False
-            self._failed |= any(finding.level == ERROR for finding in findings)
+        findings = None if self._analysis is None else self._analysis.of(context)
+        if self._analysis is not None and findings is None:
+            return False
         headers = list(dict.fromkeys(item.packet for item in context.events))
         steps = [self._step(item, headers, *news) for item, news in zip(context.events, _news(context, self._maker))]
         self._line("packet", {

@@ -9,7 +9,7 @@ from typing import Optional, TextIO
 
 from .counts import counted
 from .coverage import Coverage, Place
-from .diagnosis import ERROR, INFO, Finding
+from .diagnosis import Analysis, Finding
 from .event import Context, Device, Event, Packet
 from .header import Header
 from .kernel import ABSENT, Symbol
@@ -406,41 +406,32 @@ class Text:
 
 
 class Diagnosed(Text):
-    """Packets with the analysis of what happened to them.
-
-    findings: of a packet. quiet: only packets that something is wrong with are shown. keep: an error does
-    not end the run.
-    """
+    """Packets with the analysis of what happened to them; findings, quiet and keep: as for diagnosis.Analysis."""
 
     def __init__(
         self, out: TextIO, display: Display, lookups: Lookups, findings: Callable[[Context], Sequence[Finding]], *,
         quiet: bool, keep: bool,
     ) -> None:  # fmt: skip
         super().__init__(out, display, lookups)
-        self._findings = findings
-        self._quiet = quiet
-        self._keep = keep
-        self._failed = False
+        self._analysis = Analysis(findings, quiet=quiet, keep=keep)
 
     @property
     def done(self) -> bool:
         """Whether an error was found, and that was what the user waited for."""
-        return self._failed and not self._keep
+        return self._analysis.done
 
     def context(self, context: Context) -> bool:
         """A packet's block, and its analysis."""
-        findings = self._findings(context)
-        if self._quiet and all(finding.level == INFO for finding in findings):
+        findings = self._analysis.of(context)
+        if findings is None:
             return False
         super().context(context)
         whole = not (context.unfinished or context.missing)
         self._out.write(
             report_text(findings, lambda trace: self._know.groups.get(trace, ""), self.place, self.paint, whole=whole)
         )
-        if any(finding.level == ERROR for finding in findings):
-            self._failed = True
-            if not self._keep:
-                self.note(FINISHED)
+        if self.done:
+            self.note(FINISHED)
         return True
 
 
