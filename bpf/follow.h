@@ -33,6 +33,15 @@ static __always_inline bool is_wanted(const struct hit *hit)
 	return skb_matches(hit->skb, hit->sk, &hit->at) && !is_ending();
 }
 
+/* To be asked once for each packet or hit that is wanted: whether it is told, or is one too many in this second. */
+static __always_inline bool is_admitted(void)
+{
+	bool admitted = within_rate();
+
+	count(admitted ? COUNTER_MATCHED : COUNTER_OVER_RATE);
+	return admitted;
+}
+
 #ifdef FOLLOW
 
 /* A new entry for an skb. */

@@ -217,13 +217,11 @@ static __always_inline void handle(void *ctx, struct hit *hit)
 		t = add(skb, 0, 0, hit->place);
 		if (!t)
 			return;
-		if (!within_rate()) {
+		if (!is_admitted()) {
 			/* Remembered, so that it is not asked again further on. */
-			count(COUNTER_OVER_RATE);
 			t->record.flags |= RECORD_FREED;
 			return;
 		}
-		count(COUNTER_MATCHED);
 #ifndef LATENCY_SUMMARY
 		t->now = hit->packet;
 		t->inner = hit->packet;

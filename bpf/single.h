@@ -61,11 +61,8 @@ static __always_inline void tell_packet(void *ctx, struct hit *hit, const struct
 	if (hit->drop_location && reason_is_harmless(hit->drop_reason))
 		return;
 #endif
-	if (!within_rate()) {
-		count(COUNTER_OVER_RATE);
+	if (!is_admitted())
 		return;
-	}
-	count(COUNTER_MATCHED);
 #ifndef ONLY_COUNT
 	t = begin_message(hit, hit->skb);
 	if (!t)

@@ -231,11 +231,8 @@ static __always_inline void handle_socket(void *ctx, struct hit *hit, u32 sample
 	if (!is_slow(&state))
 		return;
 #endif
-	if (!within_rate()) {
-		count(COUNTER_OVER_RATE);
+	if (!is_admitted())
 		return;
-	}
-	count(COUNTER_MATCHED);
 #ifndef ONLY_COUNT
 	tell_socket(ctx, hit, &state);
 #elif defined(MONITOR)

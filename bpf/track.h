@@ -71,13 +71,11 @@ static __always_inline void handle(void *ctx, struct hit *hit)
 		t = add(skb, 0, 0, hit->place);
 		if (!t)
 			return;
-		if (!within_rate()) {
+		if (!is_admitted()) {
 			/* Remembered, so that it is not asked again further on: half a path is none. */
-			count(COUNTER_OVER_RATE);
 			retire(t, hit);
 			return;
 		}
-		count(COUNTER_MATCHED);
 	}
 	if (!t)
 		return;
