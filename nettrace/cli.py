@@ -28,9 +28,9 @@ from . import (
     reasons,
     rules,
     selection,
-    sinks,
     source,
     tree,
+    treetext,
     view,
 )
 from .counts import counted
@@ -99,7 +99,7 @@ def _main(asked: argparse.Namespace) -> int:
     kernel = Kernel(btf=None if asked.btf_path is None else Path(asked.btf_path))
     if asked.trace is not None and asked.trace.strip() == "?":
         covered = coverage.of(traces, kernel, multi=modes.multi_of(asked.backend, kernel))
-        sys.stdout.write(coverage_line(covered) if asked.json else sinks.tree_text(covered))
+        sys.stdout.write(coverage_line(covered) if asked.json else treetext.tree_text(covered))
         return 0
     packet_filter = _filter(asked, _namespace(asked))
     if asked.print_filter:

@@ -8,21 +8,15 @@ from dataclasses import dataclass, field
 from typing import Optional, TextIO
 
 from .counts import counted
-from .coverage import Coverage, Place
 from .diagnosis import Analysis, Finding
 from .event import Context, Device, Event, Packet
 from .header import Header
-from .kernel import ABSENT, Symbol
+from .kernel import Symbol
 from .packets import change_text, packet_text
 from .report import FINISHED, report_text
 from .sockets import socket_text
 from .stacks import stack_lines
 from .tables import DropCounts, Table
-from .tree import Group, Trace
-
-# The tree is laid out for a terminal of this width, with a column of this width for names.
-_TREE_COLUMNS = 100
-_TREE_NAME = 24
 
 # What -o knows, and what --detail stands for; the skb of --detail comes before the trace, where it always was.
 COLUMNS = ("id", "cpu", "if", "netns", "pid", "group", "mark", "len")
@@ -559,67 +553,6 @@ class DropTable(Text):
             self._out.write(f"\033[{self._lines}A\033[J")
         self._lines = len(lines)
         self._out.write("\n".join([*lines, "" if self._rewinds else "\n"]))
-
-
-def tree_text(coverage: Coverage) -> str:
-    """The tree of traces, and what the kernel has of it."""
-    tree = coverage.tree
-    lines = [
-        f"Linux {coverage.release}; functions are attached by {coverage.functions}",
-        "  + on by default (in brackets: the symbol where it has another name, and its module)",
-        "  o on only when named with -t",
-        f"  - missing: {ABSENT}, or as in brackets",
-        "-t takes groups, traces, any kernel function that takes a packet, and patterns: -t 'ip-in,tcp_*'",
-    ]
-
-    def add(group: Group, depth: int) -> None:
-        lines.append(f"{'  ' * depth}{group.name}: {group.desc}{'' if group.default else ' (off unless named)'}")
-        for trace in group.traces:
-            lines.extend(_trace_lines(trace, coverage.places[trace.name]))
-        for child in group.groups:
-            add(child, depth + 1)
-
-    for group in tree.root.groups:
-        lines.append("")
-        add(group, 0)
-    rows = [(group.name, tuple(group.all_traces())) for group in tree.root.groups]
-    rows += [("on by default", tree.default()), ("all", tree.traces())]
-    width = max(len(name) for name, _ in rows) + 1
-    digits = len(str(len(tree.traces())))
-    lines += ["", "can be attached on this kernel:"]
-    for name, traces in rows:
-        lines.append(f"  {name + ':':<{width}} {coverage.attached(traces):>{digits}} of {len(traces):>{digits}}")
-    if not coverage.traceable_known:
-        lines.append("(only root is told which functions can be traced: more than those marked - may be missing)")
-    return "\n".join(lines) + "\n"
-
-
-def _trace_lines(trace: Trace, place: Place) -> list[str]:
-    """The name, the description and the note in one line if they fit, else the latter ones below."""
-    mark = "-" if place.missing else "+" if trace.default else "o"
-    lines = [f"      {mark} {trace.name:<{_TREE_NAME}}"]
-    below = len(lines[0]) + 2
-    if below + len(trace.desc) <= _TREE_COLUMNS:
-        lines[0] += f"  {trace.desc}"
-    else:
-        below = 10
-        lines = [lines[0].rstrip(), f"{'':{below}}{trace.desc}"]
-    note = _place_text(trace, place)
-    if note and len(lines[-1]) + 1 + len(note) <= _TREE_COLUMNS:
-        lines[-1] += f" {note}"
-    elif note:
-        lines.append(f"{'':{below}}{note}")
-    return lines
-
-
-def _place_text(trace: Trace, place: Place) -> str:
-    if place.missing:
-        return "" if place.missing == ABSENT else f"[{place.missing}]"
-    if place.how == "tracepoint":
-        return f"[tracepoint {place.target}]"
-    words = [place.target] if place.target != trace.name else []
-    words += [f"module {place.module}"] if place.module else []
-    return f"[{', '.join(words)}]" if words else ""
 
 
 @dataclass(frozen=True)

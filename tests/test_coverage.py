@@ -12,8 +12,8 @@ import pytest
 from nettrace import coverage, files, tree
 from nettrace.coverage import Coverage, Place
 from nettrace.kernel import Kernel
-from nettrace.sinks import tree_text
 from nettrace.tree import Tree
+from nettrace.treetext import tree_text
 from tests.record_kernel import VERSIONS
 
 SMALL = """\
