@@ -40,6 +40,7 @@ from .header import TABLES
 from .jsonlines import coverage_line
 from .kernel import Kernel
 from .modes import Setup
+from .paths import PathsGrouped
 from .plan import Plan, Skipped
 from .player import Player
 from .replay import Recording
@@ -47,7 +48,7 @@ from .rules import Rules
 from .run import Run
 from .sinks import Summary
 from .source import Source
-from .times import Times, TimesSummed
+from .times import Derived, Times, TimesSummed
 from .view import View
 
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("nettrace")
 
 INTERRUPTED = 130
+
+# What can be worked out from whole packets.
+_DERIVED: dict[str, type[Derived]] = {"latency": Times, "latency-summary": TimesSummed, "paths": PathsGrouped}
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -171,9 +175,8 @@ def _replay(asked: argparse.Namespace, traces: tree.Tree, meanings: Rules) -> in
     with Recording(asked.read) as recording:
         header = recording.header
         mode = view.mode_of(asked)
-        # Of whole packets it can be told how long they took.
-        timed = {"latency": Times, "latency-summary": TimesSummed}.get(mode) if header.mode == "packets" else None
-        if mode not in ("packets", header.mode) and timed is None:
+        derived = _DERIVED.get(mode) if header.mode == "packets" else None
+        if mode not in ("packets", header.mode) and derived is None:
             raise UsageError(f"{asked.read} is a recording of {header.mode}, not of {mode}: leave out the mode")
         if asked.diag and header.mode != "packets":
             raise UsageError(
@@ -187,10 +190,10 @@ def _replay(asked: argparse.Namespace, traces: tree.Tree, meanings: Rules) -> in
         shown_at = selection.choose_recorded(traces, header.traces, trace=asked.trace, exclude=asked.trace_exclude)
         matches = matching.matcher(packet_filter, header, recording.host, named, shown_at)
         display = replace(view.display_of(asked, header), utc_offset_s=header.utc_offset_s)
-        shown = header if timed is None else replace(header, mode=mode)
+        shown = header if derived is None else replace(header, mode=mode)
         sink = view.sink_of(asked, shown, recording.host, meanings, display, sys.stdout)
-        if timed is not None:
-            sink = timed(sink, display, recording.lookups)
+        if derived is not None:
+            sink = derived(sink, display, recording.lookups)
         player = Player(
             sink, follow=header.mode == "packets", count=asked.count,
             join_clones=header.join_clones and not asked.trace_noclone,
@@ -203,7 +206,7 @@ def _replay(asked: argparse.Namespace, traces: tree.Tree, meanings: Rules) -> in
             recording.feed(player)
         finally:
             summary = _replayed(recording, player)
-            if summary is not None and isinstance(sink, Times):
+            if summary is not None and isinstance(sink, Derived):
                 summary = replace(summary, events=None, one_point=sink.one_point)
             sink.end(summary)
             unknown = f"{counted(player.shown, header.unit)}; what was lost is not known"

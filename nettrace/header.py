@@ -24,6 +24,7 @@ MODES = (
     "latency-summary",
     "rtt",
     "drop-stat",
+    "paths",
 )
 TABLES = MODES[MODES.index("function-stats") :]
 

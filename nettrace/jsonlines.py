@@ -20,7 +20,7 @@ from .header import FORMAT, Header
 from .histogram import Histogram, first_of
 from .packets import TCP_FLAGS, change_text, packet_text, protocol_name
 from .sinks import CLOCK_CHANGE_NS, Display, Lookups, Summary, Text
-from .tables import DropCounts, FunctionStats, LatencySummary, Table
+from .tables import DropCounts, FunctionStats, LatencySummary, Paths, Table
 from .tree import Group
 
 _IP, _IPV6, _ARP, _RARP = 0x0800, 0x86DD, 0x0806, 0x8035
@@ -149,12 +149,7 @@ class JsonLines(Text):
             "detail": None if detail is None else {
                 **detail._asdict(), "owner": self._owner(detail.socket),
             },
-            "drop": None if drop is None else {
-                **self._code(drop.location),
-                "reason": drop.reason,
-                "reason_name": None if drop.reason is None else know.reason(drop.reason),
-                "meaning": None if drop.reason is None else know.meaning(drop.reason),
-            },
+            "drop": None if drop is None else self._drop(drop.reason, drop.location),
             "returned": None if returned is None else {
                 "value": str(returned.value),
                 "text": know.returned(item.trace, returned.value) or None,
@@ -234,6 +229,19 @@ class JsonLines(Text):
             rows = sorted(table.drops.items(), key=lambda row: (-row[1], row[0][0] or 0, row[0][1]))
             return {"drops": [self._dropped(*key, count) for key, count in rows],
                     "seconds": table.seconds, "last": table.last}  # fmt: skip
+        if isinstance(table, Paths):
+            nodes = [
+                {
+                    "parent": None if node.parent < 0 else node.parent,
+                    "trace": node.trace,
+                    "drop": None if node.drop is None else self._drop(*node.drop),
+                    "count": node.count,
+                    "ended": node.ended,
+                    "times": _histogram(node.times, "ns"),
+                }
+                for node in table.nodes
+            ]
+            return {**table._asdict(), "nodes": nodes}
         peers = table.peers and sorted(table.peers, key=lambda peer: (-peer.times.total, peer.address))
         return {
             **{name: _histogram(getattr(table, name), "us") for name in ("sample", "smoothed", "least")},
@@ -245,13 +253,14 @@ class JsonLines(Text):
         }  # fmt: skip
 
     def _dropped(self, reason: Optional[int], location: int, count: int) -> dict[str, Any]:
-        known = reason is not None
+        return {**self._drop(reason, location), "count": count}
+
+    def _drop(self, reason: Optional[int], location: int) -> dict[str, Any]:
         return {
             **self._code(location),
             "reason": reason,
-            "reason_name": self._know.reason(reason) if known else None,  # type: ignore[arg-type]
-            "meaning": self._know.meaning(reason) if known else None,  # type: ignore[arg-type]
-            "count": count,
+            "reason_name": None if reason is None else self._know.reason(reason),
+            "meaning": None if reason is None else self._know.meaning(reason),
         }
 
 

@@ -49,6 +49,10 @@ _NOT_WITH_LATENCY = (
     "diag", "drop", "basic", "func_stats", "latency_show", "tiny_show", "timeline", "ret", "hooks", "detail", "output",
     "trace_stack", "stack",
 )  # fmt: skip
+_NOT_WITH_PATHS = (
+    *_NOT_WITH_LATENCY, "date", "latency", "latency_summary", "latency_free", "min_latency", "sock", "rtt",
+    "rtt_by_peer", "rtt_detail", "monitor",
+)  # fmt: skip
 _NOT_WITH_SOCKETS = (
     *_NOT_WITH_BASIC, "basic", "diag", "drop", "latency", "latency_summary", "trace_matcher", "trace_free", "tcp_flags",
     "pkt_len", "mark", "iface", "inner", "expression",
@@ -150,8 +154,10 @@ def _check(options: argparse.Namespace) -> None:
         _refuse(options, ("basic", "func_stats", "drop"), "--diag, which follows packets")
     _check_drop(options)
     _check_latency(options)
-    _check_sockets(options)
     options.monitor |= options.metrics is not None
+    if options.paths:
+        _refuse(options, _NOT_WITH_PATHS, "--paths, which counts packets at each step")
+    _check_sockets(options)
     if options.monitor:
         _refuse(options, _NOT_WITH_MONITOR, "--monitor, which waits for trouble")
     if options.basic:
@@ -285,6 +291,7 @@ def _add_modes(group: argparse._ArgumentGroup) -> None:
     add("--drop-stat", action="store_true", help="--drop, and only how many there are, in a table every second")
     add("--latency", action="store_true", help="a line a packet: how long it took from the first trace to the last")
     add("--latency-summary", action="store_true", help="how long packets took, and where: two tables, every second")
+    add("--paths", action="store_true", help="which paths packets took, as a tree: how many, how fast, where it ended")
     add(
         "--monitor", action="store_true", help="wait for trouble, a line each: drops, resets, retransmissions, refusals"
     )

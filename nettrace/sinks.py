@@ -16,7 +16,7 @@ from .packets import change_text, packet_text
 from .report import FINISHED, report_text
 from .sockets import socket_text
 from .stacks import stack_lines
-from .tables import DropCounts, Table
+from .tables import DropCounts, Paths, Table
 
 # What -o knows, and what --detail stands for; the skb of --detail comes before the trace, where it always was.
 COLUMNS = ("id", "cpu", "if", "netns", "pid", "group", "mark", "len")
@@ -35,6 +35,7 @@ class Display:
     columns: tuple[str, ...] = ()  # of COLUMNS, in the user's order
     traces: bool = True  # the trace of each event; with `detail` it is shown anyway
     meanings: bool = False  # what drop reasons mean, once each
+    rare_paths: bool = False  # rare branches of paths, too
     tiny: bool = False  # headers on the first line of a packet only
     latency: bool = False  # the time since the line before, and in all
     latency_free: bool = False  # the time in all includes the last free
@@ -222,7 +223,7 @@ class Text:
 
     def table(self, table: Table) -> None:
         """What was counted so far."""
-        assert not isinstance(table, DropCounts)
+        assert not isinstance(table, (DropCounts, Paths))
         self.note(table.text().rstrip("\n") + "\n")
 
     def note(self, text: str) -> None:
@@ -505,14 +506,34 @@ def wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
     return stream.isatty() and environ.get("CLICOLOR") != "0" and environ.get("TERM") != "dumb"
 
 
+class _Redrawn:
+    """Lines that on a terminal take the place of those before."""
+
+    def __init__(self, out: TextIO) -> None:
+        self.rewinds = out.isatty()
+        self._out = out
+        self._lines = 0  # that were written last
+
+    def write(self, lines: Sequence[str], *, last: bool) -> None:
+        """Writes them, unless they are the last ones only as many as there is room for."""
+        if self.rewinds and not last:
+            columns, rows = shutil.get_terminal_size()
+            if len(lines) > rows - 1:
+                lines = [*lines[: rows - 2], f"... and {len(lines) - rows + 2} more"]
+            lines = [line[:columns] for line in lines]
+        if self.rewinds and self._lines:
+            self._out.write(f"\033[{self._lines}A\033[J")
+        self._lines = len(lines)
+        self._out.write("\n".join([*lines, "" if self.rewinds else "\n"]))
+
+
 class DropTable(Text):
     """How many packets were dropped, by reason and place; on a terminal each table takes the place of the last one."""
 
     def __init__(self, out: TextIO, display: Display, lookups: Lookups) -> None:
         super().__init__(out, display, lookups)
         self._meanings = display.meanings
-        self._rewinds = out.isatty()
-        self._lines = 0  # of the last table
+        self._redrawn = _Redrawn(out)
         self._before: Mapping[tuple[Optional[int], int], int] = {}
 
     def table(self, table: Table) -> None:
@@ -530,11 +551,7 @@ class DropTable(Text):
             for reason in sorted({reason for reason, _ in drops if reason is not None}):
                 text = self._know.meaning(reason)
                 lines += [f"{self._know.reason(reason)}: {text}"] if text else []
-        room = shutil.get_terminal_size().lines - 1
-        if self._rewinds and not table.last and len(lines) > room:
-            hidden = len(lines) - room + 1
-            lines = [*lines[: room - 1], f"... and {hidden} more"]
-        self._write(lines)
+        self._redrawn.write(lines, last=table.last)
 
     def _rows(
         self, drops: Mapping[tuple[Optional[int], int], int], rates: Mapping[tuple[Optional[int], int], float]
@@ -548,11 +565,35 @@ class DropTable(Text):
         lines = [f"{'reason':<32} {'location':<40} {'count':>12} {'rate':>12}"]
         return lines + [f"{why:<32} {place:<40} {count:>12} {rate:>12}" for why, place, count, rate in rows]
 
-    def _write(self, lines: list[str]) -> None:
-        if self._rewinds and self._lines:
-            self._out.write(f"\033[{self._lines}A\033[J")
-        self._lines = len(lines)
-        self._out.write("\n".join([*lines, "" if self._rewinds else "\n"]))
+
+class PathTable(Text):
+    """Packets by the paths that they took: the last table, and on a terminal those before, each in the same place."""
+
+    def __init__(self, out: TextIO, display: Display, lookups: Lookups) -> None:
+        super().__init__(out, display, lookups)
+        self._redrawn = _Redrawn(out)
+        self._last: Optional[Paths] = None
+
+    def table(self, table: Table) -> None:
+        """The paths so far."""
+        assert isinstance(table, Paths)
+        self._last = table
+        if self._redrawn.rewinds:
+            self._write(table, last=False)
+
+    def end(self, summary: Optional["Summary"]) -> None:
+        """The run is over."""
+        if self._last is not None:
+            self._write(self._last, last=True)
+        self.flush()
+
+    def _write(self, paths: Paths, *, last: bool) -> None:
+        text = paths.text(self._drop_text, whole=self._show.rare_paths)
+        self._redrawn.write(text.split("\n"), last=last)
+
+    def _drop_text(self, reason: Optional[int], location: int) -> str:
+        why = "" if reason is None else f": {self._know.reason(reason)}"
+        return f"dropped{why} at {place_in_code(location, self._know.symbol)}"
 
 
 @dataclass(frozen=True)

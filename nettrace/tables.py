@@ -5,6 +5,8 @@ from typing import Any, NamedTuple, Optional, Union
 
 from .histogram import BUCKETS, Histogram
 from .latency import Edge, latency_text
+from .pathtree import DropText, tree_lines
+from .pathtree import PathNode as PathNode
 from .sockets import peers_text, rtt_text
 
 
@@ -123,9 +125,49 @@ class DropCounts(NamedTuple):
         return cls(drops, float(plain["seconds"]), bool(plain["last"]))
 
 
-Table = Union[FunctionStats, LatencySummary, RoundTrips, DropCounts]
+class Paths(NamedTuple):
+    """Packets, grouped by the path they took; clones branch off where they were made."""
+
+    nodes: Sequence[PathNode]  # parents come before their children
+    packets: int  # that the shares are of
+    unfinished: int  # skbs that were not seen to their end
+    incomplete: int = 0  # packets left out, as a part of their path was lost
+    unplaced: int = 0  # steps left out for want of room
+
+    def text(self, drop_text: DropText, *, whole: bool) -> str:
+        """A tree; see tree_lines()."""
+        lines = [f"paths of {self.packets} packets:"]
+        lines += tree_lines(self.nodes, self.packets, drop_text, whole=whole)
+        for count, what in (
+            (self.unfinished, "skbs not seen to their end"),
+            (self.incomplete, "packets left out, as a part of their path was lost"),
+            (self.unplaced, "steps left out for want of room"),
+        ):
+            if count:
+                lines.append(f"  {count} {what}")
+        return "\n".join(lines)
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        nodes = [[*node[:-1], _buckets(node.times)] for node in self.nodes]
+        return {**self._asdict(), "nodes": nodes}
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> "Paths":
+        """From what plain() made."""
+        nodes: list[PathNode] = []
+        for parent, trace, drop, count, ended, times in plain["nodes"]:
+            if not -1 <= parent < len(nodes):
+                raise ValueError("a step comes before the one that it follows")
+            where = None if drop is None else (None if drop[0] is None else int(drop[0]), int(drop[1]))
+            nodes.append(PathNode(int(parent), str(trace), where, int(count), int(ended), _histogram(times)))
+        return cls(nodes, *(int(plain[name]) for name in cls._fields[1:]))
+
+
+Table = Union[FunctionStats, LatencySummary, RoundTrips, DropCounts, Paths]
 KINDS: dict[str, type[Table]] = {
     "function-stats": FunctionStats, "latency-summary": LatencySummary, "rtt": RoundTrips, "drop-stat": DropCounts,
+    "paths": Paths,
 }  # fmt: skip
 
 

@@ -13,11 +13,8 @@ from .sinks import Display, Lookups, Summary, Text
 from .tables import LatencySummary
 
 
-class Times(Text):
-    """Of each packet that was seen to its end, how long it took.
-
-    sink: shows that, packet by packet.
-    """
+class Derived(Text):
+    """Takes whole packets, and shows what is worked out from them by another sink."""
 
     def __init__(self, sink: Text, display: Display, lookups: Lookups) -> None:
         super().__init__(io.StringIO(), display, lookups)
@@ -39,6 +36,13 @@ class Times(Text):
     def flush(self) -> None:
         """Lets the reader see what was written."""
         self._sink.flush()
+
+
+class Times(Derived):
+    """Of each packet that was seen to its end, how long it took.
+
+    sink: shows that, packet by packet.
+    """
 
     def context(self, context: Context) -> bool:
         """A packet; false: it has no time."""

@@ -71,7 +71,7 @@ def mode_of(asked: argparse.Namespace) -> str:
     modes = {
         "drop-stat": asked.drop_stat, "drops": asked.drop, "rtt": asked.rtt, "function-stats": asked.func_stats,
         "trouble": asked.monitor, "sockets": asked.sock, "latency-summary": asked.latency_summary,
-        "latency": asked.latency, "events": asked.basic,
+        "paths": asked.paths, "latency": asked.latency, "events": asked.basic,
     }  # fmt: skip
     return next((mode for mode, on in modes.items() if on), "packets")
 
@@ -83,6 +83,7 @@ def display_of(asked: argparse.Namespace, header: Header) -> Display:
         columns=asked.columns,
         traces=header.mode != "drops",
         meanings=asked.verbose and header.mode in ("drops", "drop-stat"),
+        rare_paths=asked.verbose,
         tiny=asked.tiny_show,
         latency=asked.latency_show,
         latency_free=asked.latency_free,
@@ -100,13 +101,15 @@ def sink_of(
     """What shows a run of this mode as it was asked for."""
     lookups = live.lookups(host, header.traces)
     diagnosis = live.diagnosis(host, header.traces, meanings)
-    if header.mode not in ("drops", "drop-stat"):
+    if header.mode not in ("drops", "drop-stat", "paths"):
         lookups = replace(lookups, remarks=diagnosis.remarks, remarked=meanings.by_trace)
     if asked.json:
         findings = diagnosis.findings if asked.diag else None
         return JsonLines(out, display, lookups, findings, quiet=asked.diag_quiet, keep=asked.diag_keep)
     if header.mode == "drop-stat":
         return sinks.DropTable(out, display, lookups)
+    if header.mode == "paths":
+        return sinks.PathTable(out, display, lookups)
     if asked.diag:
         return sinks.Diagnosed(out, display, lookups, diagnosis.findings, quiet=asked.diag_quiet, keep=asked.diag_keep)
     if header.mode == "latency":

@@ -6,7 +6,18 @@ import pytest
 
 from nettrace.histogram import Histogram, bucket
 from nettrace.latency import Edge
-from nettrace.tables import KINDS, DropCounts, FunctionStats, LatencySummary, Peer, RoundTrips, Table, kind_of
+from nettrace.tables import (
+    KINDS,
+    DropCounts,
+    FunctionStats,
+    LatencySummary,
+    PathNode,
+    Paths,
+    Peer,
+    RoundTrips,
+    Table,
+    kind_of,
+)
 
 
 def histogram(*values: int) -> Histogram:
@@ -22,7 +33,14 @@ TABLES: list[Table] = [
     RoundTrips(histogram(30), histogram(31), histogram(29)),
     RoundTrips(histogram(30), histogram(31), histogram(29), [Peer(bytes(range(16)), 0x86DD, histogram(30))], 4),
     DropCounts({(None, 0xFFFFFFFF81000010): 1, (3, 0x20): 2}, 1.25, last=True),
-]
+    Paths(
+        [
+            PathNode(-1, "ip_rcv", None, 3, 0, histogram()),
+            PathNode(0, "kfree_skb", (3, 0xFFFFFFFF81000010), 2, 2, histogram(700, 1 << 33)),
+            PathNode(0, "kfree_skb", (None, 0x20), 1, 1, histogram(900)),
+        ], 3, 4, 1, 5,
+    ),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("table", TABLES, ids=kind_of)
@@ -41,3 +59,23 @@ def test_the_table_of_hits() -> None:
         "\n"
     )
     assert FunctionStats({}).text() == "function statistics:\n\n"
+
+
+def test_paths_tell_what_is_not_in_the_tree() -> None:
+    paths = Paths([PathNode(-1, "ip_rcv", None, 3, 0, histogram())], 3, 1)
+    assert paths.text(lambda reason, location: "", whole=False) == (
+        "paths of 3 packets:\n"
+        "      skbs   share         p50         p99  path\n"
+        "         3  100.0%           -           -  ip_rcv\n"
+        "  1 skbs not seen to their end"
+    )
+    more = paths._replace(incomplete=4, unplaced=5).text(lambda reason, location: "", whole=False).splitlines()
+    assert more[-2:] == [
+        "  4 packets left out, as a part of their path was lost", "  5 steps left out for want of room"
+    ]  # fmt: skip
+
+
+def test_a_step_that_follows_a_later_one_makes_no_sense() -> None:
+    plain = Paths([PathNode(0, "ip_rcv", None, 3, 0, histogram())], 3, 0).plain()
+    with pytest.raises(ValueError, match="comes before"):
+        Paths.of(plain)
