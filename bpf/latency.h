@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * How long packets take from where they are matched to where they are seen last: of a
- * followed skb only these two steps are kept, and told when its packet is over. For
- * the summary all steps are kept, and counted.
+ * followed skb only these two steps are kept. What becomes of them, and of the steps in
+ * between, is in times.h, edges.h or paths.h: one of them follows this file.
  */
 
 /*
@@ -19,119 +19,45 @@ struct family {
 
 BPF_TABLE("lru_hash", u64, struct family, families, TRACKED_MAX);
 
-/* The headers, what they carry, and the steps: end, first, last. */
-#define MESSAGE_SLOTS ((2 * sizeof(struct packet) + 3 * sizeof(struct step)) / SLOT_BYTES)
-
-#ifdef LATENCY_SUMMARY
-
-/* From one step of an skb to the next. */
-struct edge {
-	u64 from;	/* kind and place, as in `hits` */
-	u64 to;
-};
-
-struct edge_times {
-	u64 count;
-	u64 total_ns;
-	u64 most_ns;
-};
-
-BPF_TABLE("percpu_hash", struct edge, struct edge_times, edges, EDGES_MAX);
-BPF_PERCPU_ARRAY(latencies, struct histogram, 1);
-
-static __always_inline void count_edge(const struct step *from, const struct step *to)
-{
-	struct edge edge = {
-		.from = (u64)from->kind << 32 | from->where,
-		.to = (u64)to->kind << 32 | to->where,
-	};
-	struct edge_times none = {}, *times = edges.lookup(&edge);
-	u64 took = to->time_ns - from->time_ns;
-
-	if (!times) {
-		edges.insert(&edge, &none);
-		times = edges.lookup(&edge);
-	}
-	if (!times) {
-		count(COUNTER_STEPS_LOST);
-		return;
-	}
-	/* An interrupt may count in between. */
-	__sync_fetch_and_add(&times->count, 1);
-	__sync_fetch_and_add(&times->total_ns, took);
-	if (took > times->most_ns)
-		times->most_ns = took;
-}
-
-/* Counts the steps that were kept, and goes on behind the last one. */
-static __always_inline void count_way(struct tracked *t)
-{
-	u32 i;
-
-#pragma clang loop unroll(disable)
-	for (i = 1; i < HOPS; i++) {
-		if (i >= t->hops)
-			break;
-		count_edge(&t->way[i - 1], &t->way[i]);
-	}
-	t->way[0] = t->last;
-	t->hops = 1;
-}
-
-#endif
+/* The packet is taken up. */
+static __always_inline void begin(struct tracked *t, const struct hit *hit);
+/* Another step, the first one included, that counts. */
+static __always_inline void note(struct tracked *t, const struct hit *hit, const struct step *step);
+/* The work on the hit is done, but for what its end brings. */
+static __always_inline void settle(struct tracked *t, const struct hit *hit);
+/* What a clone has of its parent. */
+static __always_inline void inherit(struct tracked *child, const struct tracked *parent);
+/* The packet is over. */
+static __always_inline void tell(void *ctx, struct tracked *t, u32 place);
 
 static __always_inline bool is_short(const struct tracked *t)
 {
 	return ASKED(MIN_LATENCY) && t->last.time_ns - t->first.time_ns < MIN_LATENCY_NS;
 }
 
-/* Another step counts for the latency. */
-static __always_inline void note(struct tracked *t, const struct step *step)
+/* Whether it can and shall be told how long the packet took; counts it, or why not. */
+static __always_inline bool is_measured(const struct tracked *t)
 {
-#ifdef LATENCY_SUMMARY
-	u32 hops = t->hops;
-
-	/* For the verifier: the compiler must not see that the mask changes nothing. */
-	asm volatile("" : "+r"(hops));
-	if (hops < HOPS) {
-		t->way[hops & (HOPS - 1)] = *step;
-		t->hops = hops + 1;
-	} else {
-		/* It was fast so far, and may still turn out to be slow. */
-		count(COUNTER_STEPS_LOST);
-	}
-#endif
-	t->last = *step;
-	t->steps++;
-}
-
-/* The packet is over: tells how long it took, or counts why not. */
-static __always_inline void tell(void *ctx, struct tracked *t, u32 place)
-{
-#ifdef LATENCY_SUMMARY
-	struct histogram *histogram;
-	u32 zero = 0;
-#endif
-
 	if (t->steps < 2) {
 		count(COUNTER_ONE_POINT);
-		return;
+		return false;
 	}
 	if (is_short(t)) {
 		count(COUNTER_SHORT);
-		return;
+		return false;
 	}
 	count(COUNTER_MEASURED);
-#ifdef LATENCY_SUMMARY
-	histogram = latencies.lookup(&zero);
-	if (histogram)
-		histogram_add(histogram, t->last.time_ns - t->first.time_ns);
+	return true;
+}
+
+/* Whether a step counts. */
+static __always_inline bool is_point(const struct tracked *t, const struct hit *hit)
+{
+#ifdef PATHS
+	return true;
 #else
-	/* It stands for the packet, whichever of the skbs ended last. */
-	t->record.parent_id = 0;
-	t->record.flags |= RECORD_SINGLE;
-	t->record.slots = MESSAGE_SLOTS;
-	submit(ctx, &t->record, sizeof(t->record) + MESSAGE_SLOTS * SLOT_BYTES, place);
+	/* A clone that was seen nowhere is not measured by its end either. */
+	return hit->flags & POINT && (t->steps || !(hit->flags & FREES));
 #endif
 }
 
@@ -207,10 +133,8 @@ static __always_inline void handle(void *ctx, struct hit *hit)
 			return;
 		}
 		fill_step(&t->end, hit, 0);
-		/* A clone that was seen nowhere is not measured by its end either. */
-		if (hit->flags & POINT && (t->steps || !(hit->flags & FREES))) {
-			note(t, &t->end);
-		}
+		if (is_point(t, hit))
+			note(t, hit, &t->end);
 	} else {
 		if (!parse(hit) || !is_wanted(hit))
 			return;
@@ -222,24 +146,15 @@ static __always_inline void handle(void *ctx, struct hit *hit)
 			t->record.flags |= RECORD_FREED;
 			return;
 		}
-#ifndef LATENCY_SUMMARY
-		t->now = hit->packet;
-		t->inner = hit->packet;
-		if (hit->inner.kind)
-			t->inner = hit->inner;
-#endif
+		begin(t, hit);
 		fill_step(&t->first, hit, 0);
 		t->end = t->first;
-		note(t, &t->first);
+		note(t, hit, &t->first);
 	}
 	t->l3 = hit->at.l3;
 	if (hit->flags & CLONES)
 		call_begins(t, hit, CLONES);
-#ifdef LATENCY_SUMMARY
-	/* Of a packet with clones each skb is judged by itself: it may be the only slow one. */
-	if ((hit->flags & (FREES | ENDS) || t->hops == HOPS) && !is_short(t))
-		count_way(t);
-#endif
+	settle(t, hit);
 	if (hit->flags & (FREES | ENDS)) {
 		end(ctx, t, hit->place);
 		count(COUNTER_FREED);
@@ -291,13 +206,7 @@ static __always_inline void adopt(void *ctx, struct tracked *parent, u64 skb, bo
 	}
 	count(COUNTER_CLONED);
 	__sync_fetch_and_add(&family->alive, 1);
-#ifdef LATENCY_SUMMARY
-	child->way[0] = parent->last;
-	child->hops = 1;
-#else
-	child->now = parent->now;
-	child->inner = parent->inner;
-#endif
+	inherit(child, parent);
 	child->first = parent->first;
 	child->last = parent->last;
 	child->l3 = is_piece ? 0 : parent->l3;

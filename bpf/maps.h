@@ -24,7 +24,7 @@
 /* A followed skb: the message that tells how long its packet took, then what only the kernel needs. */
 struct tracked {
 	struct record record;
-#ifndef LATENCY_SUMMARY
+#ifdef TIMES
 	struct packet now;	/* the headers that matched */
 	struct packet inner;	/* what they carry; nothing: the same headers again */
 #endif
@@ -33,6 +33,9 @@ struct tracked {
 	struct step last;	/* where this skb was seen last; of a clone, first of all that of its parent */
 	u32 l3;			/* where in the buffer the headers were; 0: they came from the socket */
 	u32 steps;		/* that count for the latency */
+#ifdef PATHS
+	u64 node;		/* where in the tree of paths it is */
+#endif
 #ifdef LATENCY_SUMMARY
 	u32 hops;		/* steps that are not counted yet */
 	u32 unused;

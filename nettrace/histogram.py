@@ -4,6 +4,7 @@ The buckets are log-linear: each power of two is divided into equal parts, so th
 most a 16th as wide as its values are large, and its middle at most a 32nd (3.2 %) away from any of them.
 """
 
+import functools
 from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,12 +16,20 @@ _PARTS = 1 << _BITS
 BUCKETS = (_VALUE_BITS - _BITS + 1) << _BITS
 BYTES = (BUCKETS + 1) * 8  # behind the buckets comes the sum of the values
 
+# Where there are many histograms: buckets a quarter as wide as their values are large, up to a minute of nanoseconds.
+COARSE_BITS = 2
+COARSE_VALUE_BITS = 36
+COARSE_BUCKETS = (COARSE_VALUE_BITS - COARSE_BITS + 1) << COARSE_BITS
+
 _BAR = 40
 
 
 def constants() -> dict[str, int]:
     """The names and numbers for bpf/histogram.h."""
-    return {"HISTOGRAM_BITS": _BITS, "HISTOGRAM_VALUE_BITS": _VALUE_BITS, "HISTOGRAM_BUCKETS": BUCKETS}
+    return {
+        "HISTOGRAM_BITS": _BITS, "HISTOGRAM_VALUE_BITS": _VALUE_BITS, "HISTOGRAM_BUCKETS": BUCKETS,
+        "COARSE_BITS": COARSE_BITS, "COARSE_VALUE_BITS": COARSE_VALUE_BITS, "COARSE_BUCKETS": COARSE_BUCKETS,
+    }  # fmt: skip
 
 
 def bucket(value: int) -> int:
@@ -31,10 +40,16 @@ def bucket(value: int) -> int:
     return (shift << _BITS) + (value >> shift)
 
 
-def first_of(number: int) -> int:
+def first_of(number: int, bits: int = _BITS) -> int:
     """The least value of a bucket; that of the bucket behind the last one is the end of them all."""
-    shift = max(0, (number >> _BITS) - 1)
-    return (number - (shift << _BITS)) << shift
+    shift = max(0, (number >> bits) - 1)
+    return (number - (shift << bits)) << shift
+
+
+@functools.cache
+def of_coarse(number: int) -> int:
+    """The bucket that stands for a coarse one: that of its middle."""
+    return bucket((first_of(number, COARSE_BITS) + first_of(number + 1, COARSE_BITS) - 1) // 2)
 
 
 class Row(NamedTuple):

@@ -11,13 +11,14 @@ from .filters import PacketFilter
 from .histogram import Histogram
 from .kernel import Kernel, check, check_user
 from .latency import edge_of
+from .paths import counted_nodes
 from .plan import Plan
 from .rules import Rules
 from .run import Table, totals
 from .selection import Selection
 from .sockets import peer_of
 from .source import Settings
-from .tables import LatencySummary, Peer, RoundTrips
+from .tables import LatencySummary, Paths, Peer, RoundTrips
 
 if TYPE_CHECKING:
     from .bpf import Session
@@ -82,21 +83,23 @@ def _packets(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel) -> Se
     """Packets, followed or (--basic) not, and how long they took."""
     if not asked.print_bpf:
         check(kernel)
-    meanings = _NO_RULES if asked.latency_summary else rules.load(files.RULES, traces)
+    meanings = _NO_RULES if asked.latency_summary or asked.paths else rules.load(files.RULES, traces)
     also = {*meanings.tell_trouble, *(trace.name for trace in traces.traces() if trace.nft)}
     selected = selection.choose(
         traces, kernel, trace=asked.trace, exclude=asked.trace_exclude, matcher=asked.trace_matcher,
         free=asked.trace_free, stack=asked.trace_stack, ret=asked.ret, basic=asked.basic,
         hooks=asked.hooks, also=also if asked.diag else (),
-        return_at=meanings.need_return if asked.diag else (), latency=asked.latency, latency_free=asked.latency_free,
+        return_at=meanings.need_return if asked.diag else (), latency=asked.latency or asked.paths,
+        latency_free=asked.latency_free,
     )  # fmt: skip
     settings = Settings(
         follow=not asked.basic,
         ringbuf=kernel.features.ringbuf and not asked.perf_buffer,
         detail=with_detail(asked),
         count_hits=asked.func_stats,
-        latency=asked.latency,
+        latency=asked.latency or asked.paths,
         latency_summary=asked.latency_summary,
+        paths=asked.paths,
     )
     multi = multi_of(asked.backend, kernel)
     clones = settings.follow and not asked.trace_noclone
@@ -104,7 +107,7 @@ def _packets(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel) -> Se
     _check_matching(what, selected)
     return Setup(
         what, settings, meanings, multi, selected.wishes.stack_at, selected.wishes.end_at,
-        latency_table if asked.latency_summary else None,
+        latency_table if asked.latency_summary else paths_table if asked.paths else None,
     )  # fmt: skip
 
 
@@ -230,6 +233,17 @@ def latency_table(session: "Session", trace: Callable[[int, int], str]) -> Laten
     latencies = Histogram.from_bytes(session.value("latencies", 0))
     edges = [edge_of(key, values, trace) for key, values in session.entries("edges")]
     return LatencySummary(latencies, edges, counted["one_point"], counted["short"])
+
+
+def paths_table(session: "Session", trace: Callable[[int, int], str]) -> Paths:
+    """What the programs of --paths counted so far."""
+    counted = totals(session.counters())
+    return Paths(
+        counted_nodes(session.entries("path_nodes"), trace),
+        packets=counted["matched"],
+        unfinished=counted["matched"] + counted["cloned"] - counted["freed"],
+        unplaced=counted["steps_lost"],
+    )
 
 
 def _rtt_table(session: "Session", *, by_peer: bool) -> RoundTrips:

@@ -1,11 +1,14 @@
-"""Which paths packets took, worked out from whole packets that were recorded, as the programs of --paths count it."""
+"""Which paths packets took: as the programs count it, and worked out from whole packets that were recorded."""
 
-from collections import Counter
-from collections.abc import Collection, Mapping
-from typing import Optional
+import struct
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
+from operator import itemgetter
+from typing import NamedTuple, Optional
 
-from .event import Context, Event
-from .histogram import BUCKETS, Histogram, bucket
+from .event import NO_REASON, Context, Event
+from .histogram import BUCKETS, COARSE_BUCKETS, Histogram, bucket, of_coarse
 from .sinks import Display, Lookups, Summary, Text
 from .tables import PathNode, Paths
 from .times import Derived
@@ -14,6 +17,9 @@ from .times import Derived
 NODES_MAX = 1 << 16
 _NO_NODE = -2
 _ENDS = ("free", "drop")  # roles of traces
+
+# struct path_node of bpf/paths.h: parent, step, drop's location and reason, count, ended, times.
+_NODE = struct.Struct(f"<6Q{4 * COARSE_BUCKETS}s")
 
 Drop = Optional[tuple[Optional[int], int]]
 
@@ -123,12 +129,64 @@ class Steps:
         if number != _NO_NODE:
             self._ended[number] += 1
 
+    def add(self, number: int, counted: "Counted") -> None:
+        """What was counted here elsewhere."""
+        self._counts[number] += counted.skbs
+        self._ended[number] += counted.ended
+        self._times[number].update(counted.times)
+
     def nodes(self) -> list[PathNode]:
         """All of them, parents before their children."""
         return [
             PathNode(*key, self._counts[number], self._ended[number], _histogram(self._times[number]))
             for key, number in self._numbers.items()
         ]
+
+
+class Counted(NamedTuple):
+    """A node as the programs have it."""
+
+    parent: int  # key of the node before it; 0: paths begin here
+    kind: int
+    where: int
+    drop: Drop
+    skbs: int
+    ended: int
+    times: Mapping[int, int]  # counts, by bucket
+
+    @classmethod
+    def of(cls, cpus: bytes) -> Optional["Counted"]:
+        """From an entry of the table, a value for each CPU; None if it is not complete yet."""
+        values = list(_NODE.iter_unpack(cpus))
+        # Those CPUs that made it know what it is, all the others only count.
+        parent, step, location, reason, *_ = max(values, key=itemgetter(1))
+        if not step:
+            return None
+        times: Counter[int] = Counter()
+        for value in values:
+            counts = enumerate(array("I", value[-1]))
+            times.update({of_coarse(number): count for number, count in counts if count})
+        drop = (None if reason == NO_REASON else reason, location) if location else None
+        skbs, ended = (sum(value[at] for value in values) for at in (4, 5))
+        return cls(parent, step >> 32, step & 0xFFFFFFFF, drop, skbs, ended, times)
+
+
+def counted_nodes(entries: Iterable[tuple[bytes, bytes]], trace: Callable[[int, int], str]) -> list[PathNode]:
+    """The tree that the programs have; trace: what the trace of a step is called."""
+    children: dict[int, list[tuple[int, Counted]]] = defaultdict(list)
+    for raw, cpus in entries:
+        node = Counted.of(cpus)
+        if node is not None:
+            children[node.parent].append((int.from_bytes(raw, "little"), node))
+    steps = Steps(NODES_MAX)
+    parents = [(0, -1)]
+    while parents:
+        parent, number_of_parent = parents.pop()
+        for key, counted in children[parent]:
+            number = steps.find(number_of_parent, trace(counted.kind, counted.where), counted.drop)
+            steps.add(number, counted)
+            parents.append((key, number))
+    return steps.nodes()
 
 
 def _histogram(times: Mapping[int, int]) -> Histogram:

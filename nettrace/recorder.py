@@ -14,7 +14,7 @@ from .meaning import return_text
 from .recording import Chunk, Writer
 from .rules import Rules
 from .sinks import CLOCK_CHANGE_NS, Summary
-from .tables import Table
+from .tables import Paths, Table
 
 # A chunk has no more than these.
 _EVENTS_MAX = 8192
@@ -81,6 +81,9 @@ class Recorder:
 
     def table(self, table: Table) -> None:
         """Takes what was counted so far."""
+        if isinstance(table, Paths):
+            for reason, location in {node.drop for node in table.nodes if node.drop is not None}:
+                self._ask_drop(reason, location)
         self._mark("table", {"kind": tables.kind_of(table), **table.plain()})
 
     def clock(self, wall_offset_ns: int) -> None:
@@ -142,16 +145,18 @@ class Recorder:
                 self._ask_of(event)
 
     def _ask_of(self, event: Event) -> None:
-        addresses = [*event.stack, *hook_functions(event)]
-        if event.drop is not None:
-            addresses.append(event.drop.location)
-            if event.drop.reason is not None:
-                self.host.drop_reason(event.drop.reason)
-        for address in addresses:
+        for address in (*event.stack, *hook_functions(event)):
             self.host.symbol(address)
+        if event.drop is not None:
+            self._ask_drop(event.drop.reason, event.drop.location)
         socket = 0 if event.detail is None else event.detail.socket
         if socket and ("owner", socket) not in self.host.answers:
             self.host.owner(socket)
+
+    def _ask_drop(self, reason: Optional[int], location: int) -> None:
+        self.host.symbol(location)
+        if reason is not None:
+            self.host.drop_reason(reason)
 
 
 # What most events have nothing of: from `detail` on.

@@ -17,7 +17,10 @@ from .plan import MARKS, Plan, Program, Watched
 _FIRST = ("maps.h", "packet.h", "filter.h")
 FILES = (*_FIRST, "drops.h", "facts.h", "follow.h", "log.h", "track.h", "probes.h", "nft.h")
 BASIC_FILES = (*_FIRST, "drops.h", "facts.h", "follow.h", "log.h", "single.h", "basic.h", "probes.h", "nft.h")
-LATENCY_FILES = (*_FIRST, "follow.h", "histogram.h", "latency.h", "probes.h")
+_LATENCY_FILES = (*_FIRST, "follow.h", "histogram.h", "latency.h")
+LATENCY_FILES = (*_LATENCY_FILES, "times.h", "probes.h")
+SUMMARY_FILES = (*_LATENCY_FILES, "edges.h", "probes.h")
+PATHS_FILES = (*_LATENCY_FILES, "paths.h", "probes.h")
 SOCKET_FILES = (
     *_FIRST, "facts.h", "follow.h", "log.h", "single.h", "histogram.h", "socket.h", "sock.h", "probes.h",
 )  # fmt: skip
@@ -93,10 +96,12 @@ class Settings:
     peers_max: int = 0  # for so many peers apart
     latency: bool = False  # only how long each packet took is told
     latency_summary: bool = False  # or only counted
+    paths: bool = False  # or what paths they took, counted
     tracked_max: int = 16384  # skbs followed at a time
     log_slots: int = 64  # of a followed skb before they are sent; a power of two
     hops: int = 64  # of a followed skb before they are counted; a power of two
     edges_max: int = 4096  # pairs of traces
+    path_nodes_max: int = 4096  # steps of the tree of paths; 608 bytes each, for each CPU
     ringbuf_pages: int = 4096
 
     @property
@@ -138,7 +143,7 @@ def render(plan: Plan, kernel: Kernel, settings: Settings, packet_filter: Packet
     if settings.latency or about_sockets:
         defines.update(histogram.constants())
     if settings.latency:
-        defines.update(HOPS=settings.hops, EDGES_MAX=settings.edges_max)
+        defines.update(HOPS=settings.hops, EDGES_MAX=settings.edges_max, PATH_NODES_MAX=settings.path_nodes_max)
     if about_sockets:
         defines.update(_socket_offsets(kernel.btf), TICK_NS=kernel.tick_ns)
         defines.update({f"RTT_{name.upper()}": number for number, name in enumerate(RTT_HISTOGRAMS)})
@@ -158,7 +163,9 @@ def render(plan: Plan, kernel: Kernel, settings: Settings, packet_filter: Packet
         "MEASURE_TRANSIT": any(probe.numbers is not None and probe.numbers.begins for probe in plan.probes),
         "WATCH_BY_KPROBES": any(program.name == "watch_function" for program in plan.programs),
         "LATENCY": settings.latency,
+        "TIMES": settings.latency and not (settings.latency_summary or settings.paths),
         "LATENCY_SUMMARY": settings.latency_summary,
+        "PATHS": settings.paths,
         "SOCKETS": settings.sockets,
         "COUNT_RTT": settings.count_rtt,
     }
@@ -202,7 +209,7 @@ def _files(settings: Settings) -> tuple[str, ...]:
     if settings.sockets:
         return SOCKET_FILES
     if settings.latency:
-        return LATENCY_FILES
+        return PATHS_FILES if settings.paths else SUMMARY_FILES if settings.latency_summary else LATENCY_FILES
     return FILES if settings.follow else BASIC_FILES
 
 

@@ -35,7 +35,7 @@ OFFSETS = {
 }
 UNSET = 0xFFFF
 
-_BEFORE = """
+BEFORE = """
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
@@ -136,7 +136,7 @@ class Native:
         }  # fmt: skip
         source, library = directory / "filter.c", directory / "filter.so"
         source.write_text(
-            _BEFORE
+            BEFORE
             + "".join(f"#define {name} {value:#x}\n" for name, value in numbers.items())
             + event.c_text()
             + _KERNEL

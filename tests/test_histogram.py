@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nettrace import histogram
-from nettrace.histogram import BUCKETS, BYTES, Histogram, Row, bucket, first_of
+from nettrace.histogram import BUCKETS, BYTES, COARSE_BUCKETS, Histogram, Row, bucket, first_of, of_coarse
 
 from .native import COMPILER, needs_compiler
 
@@ -48,11 +48,13 @@ def test_c_finds_the_same_buckets(tmp_path: Path) -> None:
     source, library = tmp_path / "histogram.c", tmp_path / "histogram.so"
     defines = "".join(f"#define {name} {value}\n" for name, value in histogram.constants().items())
     source.write_text(
-        "#include <stdint.h>\ntypedef uint8_t u8; typedef uint64_t u64;\n"
+        "#include <stdint.h>\ntypedef uint8_t u8; typedef uint32_t u32; typedef uint64_t u64;\n"
         "#define __always_inline inline __attribute__((always_inline))\n"
         f'{defines}#include "{HEADER}"\n'
         "struct histogram counted;\n"
         "void add(u64 value) { histogram_add(&counted, value); }\n"
+        "struct coarse_histogram coarse;\n"
+        "void add_coarse(u64 value) { coarse_histogram_add(&coarse, value); }\n"
     )
     assert COMPILER is not None
     subprocess.run([COMPILER, "-O1", "-w", "-shared", "-fPIC", "-o", library, source], check=True)
@@ -63,6 +65,20 @@ def test_c_finds_the_same_buckets(tmp_path: Path) -> None:
         native.add(value)
     counted = bytes((ctypes.c_char * BYTES).in_dll(native, "counted"))
     assert Histogram.from_bytes(counted) == of(*values)
+    native.add_coarse.argtypes = [ctypes.c_uint64]
+    coarse = (ctypes.c_uint32 * COARSE_BUCKETS).in_dll(native, "coarse")
+    for value in values:
+        native.add_coarse(value)
+        (number,) = [number for number, count in enumerate(coarse) if count]
+        coarse[number] = 0
+        assert number == COARSE_BUCKETS - 1 or first_of(number, 2) <= value < first_of(number + 1, 2)
+        middle = of_coarse(number)
+        if value < 1 << 36:
+            # The half of a bucket of each kind.
+            assert abs((first_of(middle) + first_of(middle + 1) - 1) / 2 - value) <= value * (1 / 8 + 1 / 32)
+    coarse[5] = 0xFFFFFFFF
+    native.add_coarse(5)
+    assert coarse[5] == 0xFFFFFFFF
     # As a per-CPU map has it.
     assert Histogram.from_bytes(counted + counted).counts == of(*values, *values).counts
 

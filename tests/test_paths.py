@@ -2,14 +2,22 @@
 
 from __future__ import annotations  # pytest 6.0 of Debian 11 does not export all the types
 
+import ctypes
+import random
+import struct
+import subprocess
+from pathlib import Path
 from typing import Any, Optional
 
 import pytest
 
-from nettrace import paths
+from nettrace import event, histogram, paths
 from nettrace.event import Context, Drop, Event
-from nettrace.paths import Grouping
+from nettrace.paths import Grouping, counted_nodes
+from nettrace.plan import MARKS
 from nettrace.tables import Paths
+
+from .native import BEFORE, COMPILER, needs_compiler
 
 ROLES = {"skb_clone": "clone", "__skb_gso_segment": "segments", "consume_skb": "free", "kfree_skb": "drop"}
 A, B, C = 0xA0, 0xB0, 0xC0
@@ -127,3 +135,202 @@ def test_the_tree_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     found = grouped(packet((A, "a"), (A, "b"), (A, "c"), (A, "consume_skb")), packet((A, "a"), (A, "c")))
     assert tree(found) == {"a": (2, 0), "a b": (1, 0)}
     assert found.unplaced == 3
+
+
+BPF = Path(__file__).resolve().parent.parent / "bpf"
+
+# The maps of one CPU, and as little of skbs and hits as bpf/paths.h speaks of.
+PROGRAMS = """
+#define BPF_TABLE(kind, key_type, leaf, name, most) \\
+	key_type name##_keys[most]; leaf name##_values[most]; u32 name##_used; \\
+	static leaf *name##_lookup(key_type *key) \\
+	{ \\
+		for (u32 i = 0; i < name##_used; i++) \\
+			if (name##_keys[i] == *key) \\
+				return &name##_values[i]; \\
+		return NULL; \\
+	} \\
+	static void name##_insert(key_type *key, leaf *value) \\
+	{ \\
+		if (name##_used == most || name##_lookup(key)) \\
+			return; \\
+		name##_keys[name##_used] = *key; \\
+		name##_values[name##_used++] = *value; \\
+	} \\
+	static const struct { leaf *(*lookup)(key_type *); void (*insert)(key_type *, leaf *); } name = { \\
+		name##_lookup, name##_insert \\
+	};
+#define BPF_ARRAY(name, leaf, most) \\
+	leaf name##_value; \\
+	static leaf *name##_lookup(u32 *key) { return &name##_value; } \\
+	static const struct { leaf *(*lookup)(u32 *); } name = { name##_lookup };
+
+struct hit {
+	u64 drop_location;
+	u32 drop_reason, where;
+	u16 flags;
+	u8 kind;
+};
+
+struct tracked {
+	struct step last;
+	u64 node;
+	u32 steps;
+} skbs[256];
+
+u64 counters[COUNTERS];
+
+static void count(u32 counter)
+{
+	counters[counter]++;
+}
+"""
+ASK = """
+void take(u32 skb, u64 time_ns, u32 where, u16 flags, u64 location, u32 reason, u32 is_new)
+{
+	struct hit hit = { location, reason, where, flags, location ? KIND_STEP_TRACEPOINT : KIND_STEP };
+	struct step step = { .time_ns = time_ns };
+
+	if (is_new)
+		begin(&skbs[skb], &hit);
+	note(&skbs[skb], &hit, &step);
+}
+
+void make(u32 child, u32 parent)
+{
+	inherit(&skbs[child], &skbs[parent]);
+	skbs[child].last = skbs[parent].last;
+}
+"""
+
+NAMES = ("ip_rcv", "skb_clone", "udp_rcv", "ip_output", "kfree_skb", "consume_skb")
+
+
+class Programs:
+    """What bpf/paths.h does with packets, compiled for this machine."""
+
+    def __init__(self, directory: Path, nodes_max: int) -> None:
+        numbers = {**histogram.constants(), **MARKS, "PATH_NODES_MAX": nodes_max}
+        source, library = directory / "paths.c", directory / "paths.so"
+        source.write_text(
+            BEFORE
+            + "".join(f"#define {name} {value}\n" for name, value in numbers.items())
+            + event.c_text() + PROGRAMS + f'#include "{BPF}/histogram.h"\n#include "{BPF}/paths.h"\n' + ASK
+        )  # fmt: skip
+        assert COMPILER is not None
+        subprocess.run(
+            [COMPILER, "-std=gnu11", "-O1", "-w", "-fno-strict-aliasing", "-shared", "-fPIC", "-o", library, source],
+            check=True,
+        )
+        self._library = ctypes.CDLL(str(library))
+        self._library.take.argtypes = [
+            ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint16, ctypes.c_uint64, ctypes.c_uint32,
+            ctypes.c_uint32,
+        ]  # fmt: skip
+
+    def play(self, context: Context) -> None:
+        """Takes the steps of a packet whose clones are seen before others are made."""
+        seen: set[int] = set()
+        maker = None
+        for item in context.events:
+            if item.skb not in seen and maker is not None:
+                self._library.make(item.skb, maker)
+            location, reason = (0, 0) if item.drop is None else item.drop
+            flags = MARKS["FREES"] if item.trace in ("kfree_skb", "consume_skb") else 0
+            self._library.take(
+                item.skb, item.time_ns, NAMES.index(item.trace), flags, location,
+                event.NO_REASON if reason is None else reason, not seen,
+            )  # fmt: skip
+            seen.add(item.skb)
+            if item.trace == "skb_clone":
+                maker = item.skb
+
+    def entries(self, cpus: int = 1) -> list[tuple[bytes, bytes]]:
+        used = ctypes.c_uint32.in_dll(self._library, "path_nodes_used").value
+        size = 48 + 4 * histogram.COARSE_BUCKETS
+        keys = bytes((ctypes.c_char * (8 * used)).in_dll(self._library, "path_nodes_keys"))
+        values = bytes((ctypes.c_char * (size * used)).in_dll(self._library, "path_nodes_values"))
+        # The other CPUs have counted nothing.
+        empty = bytes(size * (cpus - 1))
+        return [
+            (keys[8 * at : 8 * at + 8], empty + values[size * at : size * at + size]) for at in reversed(range(used))
+        ]
+
+    def counter(self, name: str) -> int:
+        counters = (ctypes.c_uint64 * len(event.COUNTERS)).in_dll(self._library, "counters")
+        return counters[event.COUNTERS.index(name)]
+
+
+def walk(chance: random.Random) -> Context:
+    """A packet that goes anywhere, and so do the clones that are made of it."""
+    skbs, made = [1], 1
+    steps: list[tuple[int, str]] = []
+    while skbs:
+        skb = skbs[chance.randrange(len(skbs))]
+        name = NAMES[chance.randrange(len(NAMES))]
+        if name == "skb_clone" and made == 4:
+            continue
+        steps.append((skb, name))
+        if name == "skb_clone":
+            made += 1
+            skbs.append(made)
+            # It may take a step of its own before the clone is seen.
+            steps += [(skb, "udp_rcv")] * chance.randrange(2) + [(made, "ip_output")]
+        elif name in ("kfree_skb", "consume_skb"):
+            skbs.remove(skb)
+    found = packet(*steps, every_ns=chance.randrange(1, 1_000_000))
+    places = (Drop(0xFFFFFFFF81000010, None), Drop(0xFFFFFFFF81000010, 3), Drop(0xFFFFFFFF81000050, 1 << 16 | 3))
+    dropped = (
+        item._replace(drop=places[chance.randrange(len(places))]) if item.trace == "kfree_skb" else item
+        for item in found.events
+    )
+    return found._replace(events=tuple(dropped))
+
+
+def by_path(nodes: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    names: list[str] = []
+    for node in nodes:
+        names.append(f"{names[node.parent] if node.parent >= 0 else ''} {node.trace} {node.drop or ''}")
+        assert names[-1] not in found
+        found[names[-1]] = node
+    return found
+
+
+@needs_compiler
+def test_the_programs_count_what_is_worked_out_from_whole_packets(tmp_path: Path) -> None:
+    chance = random.Random(1)
+    programs, grouping = Programs(tmp_path, 1 << 14), Grouping(ROLES)
+    for _ in range(500):
+        context = walk(chance)
+        programs.play(context)
+        grouping.add(context)
+    expected = by_path(grouping.table().nodes)
+    for cpus in (1, 3):
+        found = by_path(counted_nodes(programs.entries(cpus), lambda kind, where: NAMES[where]))
+        assert len(found) > 1000 and found.keys() == expected.keys()
+        for name, node in found.items():
+            same = expected[name]
+            assert (node.count, node.ended, node.times.total) == (same.count, same.ended, same.times.total)
+            for percent in (50, 99):
+                assert node.times.percentile(percent) == pytest.approx(same.times.percentile(percent), rel=0.2)
+    assert programs.counter("steps_lost") == 0
+    assert sum(node.ended for node in found.values()) == sum(node.ended for node in expected.values()) > 500
+
+
+@needs_compiler
+def test_what_the_programs_have_no_room_for_is_counted_and_the_rest_is_a_tree(tmp_path: Path) -> None:
+    chance = random.Random(2)
+    programs, steps = Programs(tmp_path, 50), 0
+    for _ in range(100):
+        context = walk(chance)
+        programs.play(context)
+        steps += len(context.events)
+    nodes = counted_nodes(programs.entries(), lambda kind, where: NAMES[where])
+    assert len(nodes) == 50
+    assert sum(node.count for node in nodes) + programs.counter("steps_lost") == steps
+
+
+def test_a_node_that_is_just_being_made_is_none_yet() -> None:
+    raw = struct.pack("<6Q", 0, 0, 0, 0, 1, 0) + bytes(4 * histogram.COARSE_BUCKETS)
+    assert counted_nodes([(bytes(8), raw * 2)], lambda kind, where: "") == []

@@ -17,7 +17,17 @@ from nettrace.errors import KernelError
 from nettrace.filters import Mark, PacketFilter, Range, TcpFlags
 from nettrace.kernel import Kernel
 from nettrace.plan import Plan, Probe, Program, Wishes
-from nettrace.source import BASIC_FILES, FILES, LATENCY_FILES, MONITOR_FILES, SOCKET_FILES, Settings, render
+from nettrace.source import (
+    BASIC_FILES,
+    FILES,
+    LATENCY_FILES,
+    MONITOR_FILES,
+    PATHS_FILES,
+    SOCKET_FILES,
+    SUMMARY_FILES,
+    Settings,
+    render,
+)
 from nettrace.tree import Trace
 from tests import record_pcap
 from tests.record_kernel import VERSIONS
@@ -26,6 +36,7 @@ ALL_ON = Settings(follow=True, ringbuf=True, detail=True)
 ALL_OFF = Settings(follow=False, ringbuf=False, detail=False)
 LATENCY = Settings(latency=True)
 LATENCY_SUMMARY = Settings(latency=True, latency_summary=True)
+PATHS = Settings(latency=True, paths=True)
 NO_FILTER = PacketFilter()
 # More than anybody can ask for at once, to have each constant.
 EVERYTHING = PacketFilter(
@@ -232,18 +243,31 @@ def test_all_that_is_asked_of_watched_functions_is_defined(
     assert ("tell_socket(ctx" in text.code.partition("handle_socket(void")[2]) != counts
 
 
-@pytest.mark.parametrize("settings", [LATENCY, LATENCY_SUMMARY], ids=["latency", "summary"])
+@pytest.mark.parametrize("settings", [LATENCY, LATENCY_SUMMARY, PATHS], ids=["latency", "summary", "paths"])
 @pytest.mark.parametrize("packet_filter", [NO_FILTER, EVERYTHING], ids=["none", "everything"])
 def test_where_only_times_are_told_no_way_is_kept_or_none_is_sent(
     plans: dict[str, Plan], kernels: dict[str, Kernel], settings: Settings, packet_filter: PacketFilter
 ) -> None:
     for version in VERSIONS:
         text = Preprocessed(rendered(plans, kernels, version, settings, packet_filter))
-        for prefix in ("OFF_", "FILTER_", "RECORD_", "COUNTER_", "HISTOGRAM_", "HOPS", "EDGES_", "MIN_", "MESSAGE_"):
+        for prefix in (
+            "OFF_",
+            "FILTER_",
+            "RECORD_",
+            "COUNTER_",
+            "HISTOGRAM_",
+            "COARSE_",
+            "HOPS",
+            "EDGES_",
+            "PATH_",
+            "MIN_",
+            "MESSAGE_",
+        ):
             assert text.used(prefix) <= text.macros.keys()
         # One place submits a packet's times, another what a function returned; both are for the first only.
         assert ("count_edge" in text.functions) == settings.latency_summary
-        assert len(re.findall(r"\bsubmit\(ctx, &t->record", text.code)) == (not settings.latency_summary)
+        assert ("add_node" in text.functions) == settings.paths
+        assert len(re.findall(r"\bsubmit\(ctx, &t->record", text.code)) == (settings == LATENCY)
         assert not {"note_headers", "note_step", "fill_device", "same_headers"} & text.functions
 
 
@@ -572,7 +596,8 @@ def test_the_files_are_whole_and_say_where_they_are_from(
     with_drops = replace(ALL_OFF, drops=Drops(count=True))
     modes = (
         (FILES, replace(with_drops, follow=True), plans["6.12"]), (BASIC_FILES, with_drops, plans["6.12"]),
-        (LATENCY_FILES, LATENCY, plans["6.12"]), (SOCKET_FILES, SOCKETS, plans["6.12"]),
+        (LATENCY_FILES, LATENCY, plans["6.12"]), (SUMMARY_FILES, LATENCY_SUMMARY, plans["6.12"]),
+        (PATHS_FILES, PATHS, plans["6.12"]), (SOCKET_FILES, SOCKETS, plans["6.12"]),
         (SOCKET_FILES, replace(SOCKETS, count_rtt=True, peers_max=9), plans["6.12"]),
         (MONITOR_FILES, replace(with_drops, trouble="", count_rtt=True), watching["6.12"]),
     )  # fmt: skip
