@@ -229,12 +229,9 @@ class Programs:
         ]  # fmt: skip
 
     def play(self, context: Context) -> None:
-        """Takes the steps of a packet whose clones are seen before others are made."""
+        """Takes the steps of a packet, whose skbs are numbered from 1 in the order in which they are made and seen."""
         seen: set[int] = set()
-        maker = None
         for item in context.events:
-            if item.skb not in seen and maker is not None:
-                self._library.make(item.skb, maker)
             location, reason = (0, 0) if item.drop is None else item.drop
             flags = MARKS["FREES"] if item.trace in ("kfree_skb", "consume_skb") else 0
             self._library.take(
@@ -243,7 +240,7 @@ class Programs:
             )  # fmt: skip
             seen.add(item.skb)
             if item.trace == "skb_clone":
-                maker = item.skb
+                self._library.make(len(seen) + 1, item.skb)
 
     def entries(self, cpus: int = 1) -> list[tuple[bytes, bytes]]:
         used = ctypes.c_uint32.in_dll(self._library, "path_nodes_used").value
