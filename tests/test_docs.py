@@ -97,6 +97,8 @@ def test_what_is_refused_together_is_told() -> None:
     assert stats == {_spelt(name) for name in options._NOT_WITH_STATS}
     latency = set(re.findall(r"`--([\w-]+)`", section(README, "With `--latency` and ", "\n\n")))
     assert latency == {"latency-summary", "date"} | {_spelt(name) for name in options._NOT_WITH_LATENCY}
+    paths = set(re.findall(r"`--([\w-]+)`", section(README, "With `--paths`, ", "\n\n")))
+    assert latency | paths == {_spelt(name) for name in options._NOT_WITH_PATHS}
 
 
 def test_what_is_refused_with_drop_is_told() -> None:

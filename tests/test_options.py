@@ -178,6 +178,7 @@ NOT_WITH_DROP = [
     ["--min-latency", "1"], ["--latency-show"], ["--latency-free"], ["--tiny-show"],
 ]  # fmt: skip
 TELLS = "--latency, which tells one time of each packet: leave one of them out"
+GROUPS = "--paths, which counts packets at each step: leave one of them out"
 SUMS_UP = "--latency-summary, which prints no packet: leave one of them out"
 
 
@@ -238,6 +239,13 @@ NOT_WITH_READ = [
         (["--latency", "--stack"], f"--stack says nothing with {TELLS}"),
         (["--latency-summary", "--timeline"], f"--timeline (--skb-mode) says nothing with {SUMS_UP}"),
         (["--latency", "--latency-summary", "--date"], f"--date says nothing with {SUMS_UP}"),
+        (["--paths", "--min-latency", "1ms"], f"--min-latency says nothing with {GROUPS}"),
+        (["--paths", "--latency"], f"--latency says nothing with {GROUPS}"),
+        (["--paths", "--func-stats"], f"--func-stats says nothing with {GROUPS}"),
+        (["--paths", "--rtt-by-peer"], f"--rtt-by-peer says nothing with {GROUPS}"),
+        (["--paths", "--drop-stat"], f"--drop says nothing with {GROUPS}"),
+        (["--paths", "--metrics", "9000"], f"--monitor says nothing with {GROUPS}"),
+        (["-r", "x", "--paths", "--diag-keep"], f"--diag says nothing with {GROUPS}"),
         (["--func-stats", "--stack"], f"--stack says nothing with {PRINTS}"),
         *((["--drop", *words], f"{words[0]} says nothing with {DROPS}") for words in NOT_WITH_DROP),
         (["--drop-stack", "--skb-mode"], f"--timeline (--skb-mode) says nothing with {DROPS}"),
@@ -276,6 +284,7 @@ def test_contradictions_are_refused_in_one_sentence(words: list[str], said: str)
         ["-p", "tcp", "-p", "tcp", "-v", "-v", "--ret", "--ret"],
         ["--drop", "--reason", "NO_SOCKET", "--drop-stack", "-o", "pid", "--date", "-p", "tcp", "-c", "3", "--inner"],
         ["--drop-stat", "--reason", "NO_SOCKET", "--rate-limit", "5", "-c", "3", "-v"],
+        ["--paths", "--trace-free", "ip_rcv", "--trace-noclone", "-c", "5", "-v", "--json", "-w", "x", "-p", "tcp"],
         ["-t", "?"],
         ["-t", " ? ", "--backend", "kprobe"],
         ["-t", "tcp_*,ip?rcv"],

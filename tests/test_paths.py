@@ -11,7 +11,7 @@ from typing import Any, Optional
 
 import pytest
 
-from nettrace import event, histogram, paths
+from nettrace import event, histogram, modes, paths
 from nettrace.event import Context, Drop, Event
 from nettrace.paths import Grouping, counted_nodes
 from nettrace.plan import MARKS
@@ -331,3 +331,22 @@ def test_what_the_programs_have_no_room_for_is_counted_and_the_rest_is_a_tree(tm
 def test_a_node_that_is_just_being_made_is_none_yet() -> None:
     raw = struct.pack("<6Q", 0, 0, 0, 0, 1, 0) + bytes(4 * histogram.COARSE_BUCKETS)
     assert counted_nodes([(bytes(8), raw * 2)], lambda kind, where: "") == []
+
+
+def test_the_table_of_a_run_says_what_is_not_in_it() -> None:
+    key, step = 7, event.STEP_TRACEPOINT << 32 | 5
+    raw = struct.pack("<6Q", 0, step, 0, 0, 4, 1) + bytes(4 * histogram.COARSE_BUCKETS)
+    numbers = {"matched": 9, "cloned": 2, "freed": 8, "steps_lost": 6}
+
+    class Session:
+        def counters(self) -> list[dict[str, int]]:
+            return [{name: numbers.get(name, 0) for name in event.COUNTERS}, dict.fromkeys(event.COUNTERS, 0)]
+
+        def entries(self, name: str) -> list[tuple[bytes, bytes]]:
+            assert name == "path_nodes"
+            return [(struct.pack("<Q", key), raw)]
+
+    session: Any = Session()
+    table = modes.paths_table(session, lambda kind, where: f"{kind} {where}")
+    assert tree(table) == {f"{event.STEP_TRACEPOINT} 5": (4, 1)}
+    assert table[1:] == (9, 3, 0, 6)

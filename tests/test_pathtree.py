@@ -1,9 +1,18 @@
 """The tree of paths as text."""
 
+from __future__ import annotations  # pytest 6.0 of Debian 11 does not export all the types
+
+import io
 from typing import Optional
 
-from nettrace.pathtree import PathNode, tree_lines
+import pytest
 
+from nettrace.kernel import Symbol
+from nettrace.pathtree import PathNode, tree_lines
+from nettrace.sinks import Display, Lookups, PathTable
+from nettrace.tables import Paths
+
+from .test_drops import Terminal
 from .test_tables import histogram
 
 Drop = Optional[tuple[Optional[int], int]]
@@ -81,3 +90,51 @@ def test_no_path_is_no_line() -> None:
 def test_a_path_of_any_length() -> None:
     chain = [node(number - 1, "x", 1) for number in range(5000)]
     assert len(lines(*chain, packets=1)) == 5001
+
+
+KNOWN = Lookups(symbol=lambda address: Symbol("tcp_v4_rcv", address, 0, ""), reason=lambda reason: "NO_SOCKET")
+SOME = Paths(
+    [
+        node(-1, "ip_rcv", 1000),
+        node(0, "kfree_skb", 1, 1, drop=(3, 0x81)),
+        node(0, "kfree_skb", 1, 1, drop=(None, 0x82)),
+        node(0, "udp_rcv", 998),
+        node(0, "rare", 2),
+    ], 1000, 0,
+)  # fmt: skip
+
+
+def test_only_the_last_tree_is_shown() -> None:
+    out = io.StringIO()
+    sink = PathTable(out, Display(), KNOWN)
+    sink.table(SOME._replace(packets=1))
+    sink.table(SOME)
+    assert out.getvalue() == ""
+    sink.end(None)
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "paths of 1000 packets:"
+    assert [line[44:] for line in lines[4:6]] == [
+        "|- kfree_skb  dropped: NO_SOCKET at tcp_v4_rcv+0x81",
+        "|- kfree_skb  dropped at tcp_v4_rcv+0x82",
+    ]
+    assert "1 rare branch" in lines[6]
+    whole = io.StringIO()
+    sink = PathTable(whole, Display(rare_paths=True), KNOWN)
+    sink.table(SOME)
+    sink.end(None)
+    assert "- rare" in whole.getvalue() and "1 rare branch" not in whole.getvalue()
+
+
+def test_on_a_terminal_each_tree_takes_the_place_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINES", "5")
+    monkeypatch.setenv("COLUMNS", "50")
+    out = Terminal()
+    sink = PathTable(out, Display(), KNOWN)
+    sink.table(SOME)
+    first = out.getvalue()
+    assert first.endswith("... and 4 more\n") and first.count("\n") == 4
+    # A line that wraps would be two.
+    assert max(map(len, first.splitlines())) == 50
+    sink.end(None)
+    last = out.getvalue()[len(first) :]
+    assert last.startswith("\033[4A\033[Jpaths of 1000 packets:\n") and last.count("\n") == 7

@@ -30,7 +30,7 @@ from nettrace.recorder import Recorder
 from nettrace.recording import Writer
 from nettrace.rules import Rules
 from nettrace.sinks import Summary
-from nettrace.tables import DropCounts, FunctionStats, LatencySummary, RoundTrips, Table
+from nettrace.tables import DropCounts, FunctionStats, LatencySummary, PathNode, Paths, RoundTrips, Table
 from nettrace.tree import Tree
 from tests import record_pcap
 
@@ -170,6 +170,16 @@ RUNS: dict[str, list[Item]] = {
     "latency-summary": [table for table in TABLES if isinstance(table, LatencySummary)],
     "rtt": [RoundTrips(histogram(3), histogram(4), histogram(5)), *(t for t in TABLES if isinstance(t, RoundTrips))],
     "drop-stat": [DropCounts({(3, CODE + 1): 4, (None, CODE): 1}, 1.5, last) for last in (False, True)],
+    "paths": [
+        Paths(
+            [
+                PathNode(-1, "ip_rcv", None, count, 0, histogram()),
+                PathNode(0, "kfree_skb", (3, CODE + 1), count - 1, count - 1, histogram(5)),
+                PathNode(0, "kfree_skb", (None, CODE), 1, 1, histogram(7)),
+            ], count, 0,
+        )
+        for count in (2, 3)
+    ],
 }  # fmt: skip
 SUMMARY = Summary(
     unit="packets", shown=0, events=0, lost_messages=(0, 3), lost_packets=1, unread_messages=0, missed_hits=2,
@@ -195,7 +205,7 @@ MODES = {
     "packets": [], "events": ["--basic"], "drops": ["--drop"], "sockets": ["--sock"], "trouble": ["--monitor"],
     "latency": ["--latency"],
     "function-stats": ["--func-stats"], "latency-summary": ["--latency-summary"], "rtt": ["--rtt"],
-    "drop-stat": ["--drop-stat"],
+    "drop-stat": ["--drop-stat"], "paths": ["--paths"],
 }  # fmt: skip
 
 
@@ -287,7 +297,7 @@ DISPLAYS = {
     "sockets": [[], ["--detail"], ["--json"]],
     "latency": [[], ["--date"], ["--json"]],
     "trouble": [[], ["--detail"], ["--json"]],
-    **{mode: [[], ["--json"]] for mode in ("function-stats", "latency-summary", "rtt", "drop-stat")},
+    **{mode: [[], ["--json"]] for mode in ("function-stats", "latency-summary", "rtt", "drop-stat", "paths")},
 }  # fmt: skip
 
 
@@ -480,6 +490,19 @@ def test_how_long_packets_took(tmp_path: Path, meanings: Rules, monkeypatch: pyt
     plain = [json.loads(line) for line in replayed(tmp_path / "x", monkeypatch, "--latency", "--json").splitlines()]
     assert [each["type"] for each in plain] == ["header", *["latency"] * 8, "summary"]
     assert {each["latency_ns"] for each in plain[1:-1]} == {"4500"}
+
+
+def test_which_paths_packets_took(tmp_path: Path, meanings: Rules, monkeypatch: pytest.MonkeyPatch) -> None:
+    live_run("packets", tmp_path / "x", meanings, monkeypatch)
+    text = replayed(tmp_path / "x", monkeypatch, "--paths")
+    # Of ten packets one has a gap.
+    assert re.search(r"^paths of 9 packets:\n.*\n +9 +100.0% +- +-  ip_rcv$", text, re.MULTILINE)
+    assert "  1 packets left out, as a part of their path was lost" in text and "dropped: NO_SOCKET at" in text
+    plain = [json.loads(line) for line in replayed(tmp_path / "x", monkeypatch, "--paths", "--json").splitlines()]
+    assert [each["type"] for each in plain] == ["header", "paths", "summary"]
+    assert plain[0]["mode"] == "paths" and plain[-1]["shown"] == plain[1]["packets"] + plain[1]["incomplete"]
+    some = replayed(tmp_path / "x", monkeypatch, "--paths", "-c", "3")
+    assert "paths of 3 packets:" in some
 
 
 def test_a_run_that_was_killed(
