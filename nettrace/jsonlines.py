@@ -46,6 +46,7 @@ class JsonLines(Text):
         self._mode = ""
         self._offset_ns = 0
         self._texts: dict[int, str] = {}  # of the latest second
+        self._paths: Optional[Paths] = None
 
     def begin(self, header: Header) -> None:
         """The first line."""
@@ -58,7 +59,9 @@ class JsonLines(Text):
         self.flush()
 
     def end(self, summary: Optional[Summary]) -> None:
-        """The last line; none, if it is not known what was seen and what was not."""
+        """The last line; none, if it is not known what was seen and what was not. Before it, what paths there were."""
+        if self._paths is not None:
+            self._line(tables.kind_of(self._paths), self._table(self._paths))
         if summary is not None:
             self._line("summary", asdict(summary))
         self.flush()
@@ -106,8 +109,11 @@ class JsonLines(Text):
         self._line("gap", {"events": events})
 
     def table(self, table: Table) -> None:
-        """What was counted so far."""
-        self._line(tables.kind_of(table), self._table(table))
+        """What was counted so far; of paths, which are many, only the last table is told."""
+        if isinstance(table, Paths):
+            self._paths = table
+        else:
+            self._line(tables.kind_of(table), self._table(table))
 
     def duration_ns(self, events: Sequence[Event]) -> int:
         """How long a packet took."""

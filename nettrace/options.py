@@ -291,7 +291,9 @@ def _add_modes(group: argparse._ArgumentGroup) -> None:
     add("--drop-stat", action="store_true", help="--drop, and only how many there are, in a table every second")
     add("--latency", action="store_true", help="a line a packet: how long it took from the first trace to the last")
     add("--latency-summary", action="store_true", help="how long packets took, and where: two tables, every second")
-    add("--paths", action="store_true", help="which paths packets took, as a tree: how many, how fast, where it ended")
+    add(
+        "--paths", action="store_true", help="which paths packets took, as a tree: how many, how fast, where they ended"
+    )
     add(
         "--monitor", action="store_true", help="wait for trouble, a line each: drops, resets, retransmissions, refusals"
     )

@@ -505,6 +505,16 @@ def test_which_paths_packets_took(tmp_path: Path, meanings: Rules, monkeypatch: 
     assert "paths of 3 packets:" in some
 
 
+def test_of_paths_json_has_the_last_table_only(
+    tmp_path: Path, meanings: Rules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live_run("paths", tmp_path / "x", meanings, monkeypatch)
+    plain = [json.loads(line) for line in replayed(tmp_path / "x", monkeypatch, "--json").splitlines()]
+    assert [each["type"] for each in plain] == ["header", "paths", "summary"]
+    assert [(node["parent"], node["count"]) for node in plain[1]["nodes"]] == [(None, 3), (0, 2), (0, 1)]
+    assert plain[1]["nodes"][1]["drop"]["reason_name"] == "NO_SOCKET" and plain[1]["nodes"][0]["drop"] is None
+
+
 def test_a_run_that_was_killed(
     tmp_path: Path, meanings: Rules, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -80,7 +80,8 @@ def runs(pair: tuple[Host, Host], tmp_path_factory: pytest.TempPathFactory) -> I
         followed.wait_blocks(icmp + TAKEN + REFUSED)
         assert counted.stop() == 0
         assert followed.stop() == 0
-    yield Runs(tables("\n".join(counted.output))[-1], counted, followed, recording, table_recording, icmp)
+    (table,) = tables("\n".join(counted.output))
+    yield Runs(table, counted, followed, recording, table_recording, icmp)
 
 
 def test_as_many_as_the_hosts_have_seen(runs: Runs, kernel_has_reasons: bool) -> None:
