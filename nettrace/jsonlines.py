@@ -77,7 +77,7 @@ class JsonLines(Text):
         if self._analysis is not None and findings is None:
             return False
         headers = list(dict.fromkeys(item.packet for item in context.events))
-        steps = [self._step(item, headers, *news) for item, news in zip(context.events, _news(context, self._maker))]
+        steps = [self._step(item, headers, *news) for item, news in zip(context.events, news(context, self._maker))]
         self._line("packet", {
             "id": str(context.packet_id),
             "skbs": [_hex(skb) for skb in context.skbs],
@@ -270,23 +270,24 @@ class JsonLines(Text):
         }
 
 
-class _News(NamedTuple):
+class News(NamedTuple):
     """What is new at a step: what its skb is that was not there before, and what became of the headers."""
 
     made: Optional[str]
     change: Optional[str]
 
 
-def _news(context: Context, maker: Callable[[Sequence[Event]], str]) -> Iterator[_News]:
+def news(context: Context, maker: Callable[[Sequence[Event]], str]) -> Iterator[News]:
+    """Of each step, what is new; maker: tells of which kind an skb is that appears after these steps."""
     latest: dict[int, Event] = {}
     for at, item in enumerate(context.events):
         before = latest.get(item.skb)
         latest[item.skb] = item
         # A clone may be given the address of one that was freed.
         if before is None or item.number <= before.number:
-            yield _News(maker(context.events[:at]) if at else None, None)
+            yield News(maker(context.events[:at]) if at else None, None)
         else:
-            yield _News(None, change_text(before.packet, item.packet) or None)
+            yield News(None, change_text(before.packet, item.packet) or None)
 
 
 def coverage_line(coverage: Coverage) -> str:

@@ -129,6 +129,13 @@ def protocol_name(protocol: int) -> str:
     return _L4_NAMES.get(protocol, str(protocol))
 
 
+def flow(packet: Packet) -> Optional[tuple[str, str, str]]:
+    """Protocol, source and target, with their ports if they have some; None of what is no IP packet."""
+    if packet.flags & event.UNREAD or packet.l3_protocol not in _IP:
+        return None
+    return protocol_name(packet.l4_protocol), *_ends(packet)
+
+
 def _tunnel_text(inner: Packet) -> str:
     """What an inner packet came in, where the outer headers do not say it."""
     name = event.TUNNELS[inner.tunnel]

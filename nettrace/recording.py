@@ -49,7 +49,7 @@ class Writer:
         self._number = 0
         self._names = [path]
         self._size = 0
-        self._file: Optional[FileIO] = _created(path)
+        self._file: Optional[FileIO] = created(path)
 
     def __enter__(self) -> "Writer":
         return self
@@ -81,7 +81,7 @@ class Writer:
         name = f"{self._path}.{self._number}"
         self._write(_framed({"next": os.path.basename(name)}))
         try:
-            after = _created(name)
+            after = created(name)
         except UsageError as error:
             self.error = StreamError(str(error))
             return
@@ -116,15 +116,16 @@ class Writer:
         self.error = StreamError(f"{self._names[-1]}: {why} after {self._size} bytes, which can be read{hint}")
 
 
-def _created(path: str) -> FileIO:
+def created(path: str, option: str = "-w") -> FileIO:
+    """A new file that nobody else may read; UsageError, which names the option, where there cannot be one."""
     # Never through a link that somebody else made, and never over what is there already.
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
     try:
         return FileIO(os.open(path, flags, 0o600), "w")
     except FileExistsError as error:
-        raise UsageError(f"-w: {path} is there already: remove it, or give another name") from error
+        raise UsageError(f"{option}: {path} is there already: remove it, or give another name") from error
     except OSError as error:
-        raise UsageError(f"-w: {path} cannot be made: {os.strerror(error.errno or 0)}") from error
+        raise UsageError(f"{option}: {path} cannot be made: {os.strerror(error.errno or 0)}") from error
 
 
 def _removed(path: str) -> None:

@@ -38,7 +38,7 @@ def report_text(
         if where:
             lines += ["    at:", f"\t{where}"]
         for told in finding.told:
-            lines += [f"    {told.label}:", f"\t{_value(told)}"]
+            lines += [f"    {told.label}:", f"\t{told_text(told)}"]
         if finding.evidence:
             lines.append("    evidence:")
             lines += [f"\t{proof.text} ({proof.source})" for proof in finding.evidence]
@@ -55,7 +55,7 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _value(told: Told) -> str:
+def told_text(told: Told) -> str:
     """Without the word that a packet's line needs in front and the label says already."""
     word, colon, rest = told.text.partition(": ")
     return rest if colon and told.label.endswith(word) else told.text

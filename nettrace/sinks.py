@@ -233,7 +233,7 @@ class Text:
     def place(self, device: Device) -> str:
         """Where that is: "eth0", "eth0@namespace" unless it is the tool's own one, "@namespace" for no device."""
         netns = "" if device.netns == self._know.own_netns else self._netns(device.netns)
-        interface = _printable(device.name) if device.ifindex else ""
+        interface = printable(device.name) if device.ifindex else ""
         return f"{interface}@{netns}" if netns else interface
 
     def paint(self, level: str, text: str) -> str:
@@ -359,7 +359,7 @@ class Text:
 
     def _netns(self, inode: int) -> str:
         name = self._know.netns(inode)
-        return _printable(name) if name else str(inode)
+        return printable(name) if name else str(inode)
 
     def _maker(self, events: Sequence[Event]) -> str:
         """What the skb is that appears after these events."""
@@ -377,9 +377,9 @@ class Text:
             return "[task:?]"
         owner = self._know.owner(detail.socket) if detail.socket else None
         if owner is not None:
-            return f"[sk:{_printable(owner[0])}-{owner[1]}]"
+            return f"[sk:{printable(owner[0])}-{owner[1]}]"
         thread = f"/{detail.pid}" if detail.pid != detail.tgid else ""
-        return f"[task:{_printable(detail.comm)}-{detail.tgid}{thread}]"
+        return f"[task:{printable(detail.comm)}-{detail.tgid}{thread}]"
 
     def _group_column(self, item: Event) -> str:
         return f"[{self._know.groups.get(item.trace, ''):<8}]"
@@ -458,7 +458,7 @@ def _cpu_column(item: Event) -> str:
 
 def _interface_column(item: Event) -> str:
     device = item.device
-    name = f"{device.ifindex}:{_printable(device.name)}" if device and device.ifindex else ""
+    name = f"{device.ifindex}:{printable(device.name)}" if device and device.ifindex else ""
     return f"[{name:<6}]"
 
 
@@ -490,7 +490,7 @@ def _letters(number: int) -> str:
     return text
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
     """A name that anybody may have given, without what would move the cursor or begin a line."""
     if name.isprintable():
         return name
@@ -621,6 +621,24 @@ class Summary:
     steps_lost: int = 0  # that the table of the costliest ones had no room for
     families_lost: int = 0  # skbs of packets that have none, as the table of those with clones had no room
 
+    def counts(self) -> tuple[tuple[int, str, bool], ...]:
+        """What is not among what was shown, in words, and whether it was lost, not left out."""
+        return (
+            (self.lost_packets, f"{self.unit} lost whole", True),
+            (self.unread_messages, "messages left unread", True),
+            (self.missed_hits, "hits missed", True),
+            (self.untracked, "packets not followed for want of room", True),
+            (self.evicted, "skbs pushed out of the tracking map", True),
+            (self.calls_lost, "returns missed", True),
+            (self.over_rate, "packets beyond the rate limit", False),
+            (self.short, "packets below the least latency", False),
+            (self.normal_frees, "normal frees left out", False),
+            (self.uncounted, "drops not in the table for want of room", True),
+            (self.one_point, "packets seen at one point only", False),
+            (self.steps_lost, "steps not counted for want of room", True),
+            (self.families_lost, "skbs of packets with clones not measured for want of room", True),
+        )
+
     def text(self, verbose: bool) -> str:
         """The closing line; what did not happen is left out, but for what everybody looks for."""
         parts = [counted(self.shown, self.unit)]
@@ -628,21 +646,7 @@ class Summary:
             parts.append(counted(self.events, "events"))
         per_cpu = ", ".join(f"cpu{cpu}: {count}" for cpu, count in enumerate(self.lost_messages) if count)
         parts.append(counted(sum(self.lost_messages), "messages lost") + (f" ({per_cpu})" if per_cpu else ""))
-        for count, what in (
-            (self.lost_packets, f"{self.unit} lost whole"),
-            (self.unread_messages, "messages left unread"),
-            (self.missed_hits, "hits missed"),
-            (self.untracked, "packets not followed for want of room"),
-            (self.evicted, "skbs pushed out of the tracking map"),
-            (self.calls_lost, "returns missed"),
-            (self.over_rate, "packets beyond the rate limit"),
-            (self.short, "packets below the least latency"),
-            (self.normal_frees, "normal frees left out"),
-            (self.uncounted, "drops not in the table for want of room"),
-            (self.one_point, "packets seen at one point only"),
-            (self.steps_lost, "steps not counted for want of room"),
-            (self.families_lost, "skbs of packets with clones not measured for want of room"),
-        ):
+        for count, what, _ in self.counts():
             if count:
                 parts.append(counted(count, what))
         if self.unit != "drops":

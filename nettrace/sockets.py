@@ -68,7 +68,7 @@ def peers_text(peers: Iterable[tuple[bytes, int, Histogram]], crowded_out: int) 
     """A table of round trips to each peer: address, EtherType, histogram; those with the most samples first."""
     rows = sorted(peers, key=lambda row: (-row[2].total, row[0]))
     lines = [
-        f"  {_address(protocol, address):<39} {one.total:>8} samples  {histogram.percentiles(one, _milliseconds)}"
+        f"  {address_text(protocol, address):<39} {one.total:>8} samples  {histogram.percentiles(one, _milliseconds)}"
         for address, protocol, one in rows[:_PEERS_SHOWN]
     ]
     if len(rows) > _PEERS_SHOWN:
@@ -80,13 +80,14 @@ def peers_text(peers: Iterable[tuple[bytes, int, Histogram]], crowded_out: int) 
 
 
 def _end(packet: Packet, address: bytes, port_at: int) -> str:
-    text = _address(packet.l3_protocol, address)
+    text = address_text(packet.l3_protocol, address)
     if not packet.flags & event.HAS_L4:
         return text
     return f"{text}:{int.from_bytes(packet.l4[port_at : port_at + 2], 'big')}"
 
 
-def _address(protocol: int, raw: bytes) -> str:
+def address_text(protocol: int, raw: bytes) -> str:
+    """An address of this EtherType."""
     return inet_ntop(AF_INET, raw[:4]) if protocol == _ETH_P_IP else inet_ntop(AF_INET6, raw)
 
 

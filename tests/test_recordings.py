@@ -15,16 +15,14 @@ import nettrace
 from nettrace import cli, rules, tree
 from nettrace.columns import SHAPES, Decoder, encode
 from nettrace.errors import StreamError
-from nettrace.event import Record
 from nettrace.lifecycle import Lifecycle
-from nettrace.player import Player
 from nettrace.recording import Writer, chunks, opened
 from nettrace.rules import Rules
-from nettrace.sinks import Display, Lookups, Text
 from nettrace.tree import Tree
 from tests.e2e.tool import parse_blocks
 
 from . import schema
+from .many import Records
 from .test_replay import replayed
 
 FOLDER = Path(__file__).parent / "data" / "recordings"
@@ -37,17 +35,6 @@ def read_once(leaves: Tree, shipped: Rules, monkeypatch: pytest.MonkeyPatch) -> 
     """What is shipped."""
     monkeypatch.setattr(tree, "load", lambda _: leaves)
     monkeypatch.setattr(rules, "load", lambda *_: shipped)
-
-
-class Records(Player):
-    """Collects records."""
-
-    def __init__(self) -> None:
-        super().__init__(Text(None, Display(), Lookups()), follow=False)  # type: ignore[arg-type]
-        self.records: list[Record] = []
-
-    def push(self, record: Record) -> None:
-        self.records.append(record)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
