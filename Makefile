@@ -9,8 +9,8 @@ VENV = .venv
 LIBDIR = $(DESTDIR)$(PREFIX)/lib/nettrace
 
 # What the targets need of the host beside make and git; the kernels under test bring their own.
-HOST_PACKAGES = python3 python3-venv libbpf1 libpcap0.8 qemu-system-x86 mmdebstrap e2fsprogs debian-archive-keyring
-HOST_COMMANDS = qemu-system-x86_64 mmdebstrap mke2fs
+HOST_PACKAGES = python3 python3-venv libbpf1 libpcap0.8 qemu-system-x86 mmdebstrap e2fsprogs debian-archive-keyring chromium
+HOST_COMMANDS = qemu-system-x86_64 mmdebstrap mke2fs chromium
 
 .DEFAULT_GOAL := help
 PYTEST ?=
@@ -77,7 +77,7 @@ images: setup ## build the VM images that the cache lacks
 install: ## install on this host, to PREFIX (needs the distribution's bcc, PyYAML, pyroute2, tabulate)
 	install -d $(LIBDIR)/nettrace $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man8
 	install -m 644 nettrace/*.py $(LIBDIR)/nettrace
-	install -m 644 tracer.yaml nettrace.schema.json $(LIBDIR)
+	install -m 644 tracer.yaml nettrace.schema.json report.html $(LIBDIR)
 	cp -R bpf rules $(LIBDIR)
 	sed 's|@LIBDIR@|$(PREFIX)/lib/nettrace|' bin/nettrace.in > $(DESTDIR)$(PREFIX)/bin/nettrace
 	chmod 755 $(DESTDIR)$(PREFIX)/bin/nettrace

@@ -12,13 +12,13 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "nettrace" / "version.py").
 
 
 class BuildWithData(build_py):
-    """Copies tracer.yaml, the JSON schema, rules/ and bpf/ to nettrace/data, where nettrace.files looks first."""
+    """Copies the data files, rules/ and bpf/ to nettrace/data, where nettrace.files looks first."""
 
     def run(self):
         super().run()
         data = Path(self.build_lib) / "nettrace" / "data"
         data.mkdir(parents=True, exist_ok=True)
-        for file in ("tracer.yaml", "nettrace.schema.json"):
+        for file in ("tracer.yaml", "nettrace.schema.json", "report.html"):
             shutil.copy(HERE / file, data)
         for folder in ("rules", "bpf"):
             shutil.copytree(HERE / folder, data / folder, dirs_exist_ok=True)

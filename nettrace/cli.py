@@ -191,26 +191,27 @@ def _replay(asked: argparse.Namespace, traces: tree.Tree, meanings: Rules) -> in
         matches = matching.matcher(packet_filter, header, recording.host, named, shown_at)
         display = replace(view.display_of(asked, header), utc_offset_s=header.utc_offset_s)
         shown = header if derived is None else replace(header, mode=mode)
-        sink = view.sink_of(asked, shown, recording.host, meanings, display, sys.stdout)
-        if derived is not None:
-            sink = derived(sink, display, recording.lookups)
-        player = Player(
-            sink, follow=header.mode == "packets", count=asked.count,
-            join_clones=header.join_clones and not asked.trace_noclone,
-            min_latency_ns=packet_filter.min_latency_ns, wanted=matches,
-        )  # fmt: skip
-        for name, reason in header.skipped:
-            log.info("%s is skipped: %s", name, reason)
-        sink.begin(shown)
-        try:
-            recording.feed(player)
-        finally:
-            summary = _replayed(recording, player)
-            if summary is not None and isinstance(sink, Derived):
-                summary = replace(summary, events=None, one_point=sink.one_point)
-            sink.end(summary)
-            unknown = f"{counted(player.shown, header.unit)}; what was lost is not known"
-            print(unknown if summary is None else summary.text(asked.verbose), file=sys.stderr, flush=True)
+        with view.output_of(asked) as out:
+            sink = view.sink_of(asked, shown, recording.host, meanings, display, out)
+            if derived is not None:
+                sink = derived(sink, display, recording.lookups)
+            player = Player(
+                sink, follow=header.mode == "packets", count=asked.count,
+                join_clones=header.join_clones and not asked.trace_noclone,
+                min_latency_ns=packet_filter.min_latency_ns, wanted=matches,
+            )  # fmt: skip
+            for name, reason in header.skipped:
+                log.info("%s is skipped: %s", name, reason)
+            sink.begin(shown)
+            try:
+                recording.feed(player)
+            finally:
+                summary = _replayed(recording, player)
+                if summary is not None and isinstance(sink, Derived):
+                    summary = replace(summary, events=None, one_point=sink.one_point)
+                sink.end(summary)
+                unknown = f"{counted(player.shown, header.unit)}; what was lost is not known"
+                print(unknown if summary is None else summary.text(asked.verbose), file=sys.stderr, flush=True)
         if recording.next is not None:
             log.warning("nettrace: %s goes on in %s, which is not there", asked.read, recording.next)
     return 0

@@ -69,6 +69,11 @@ _NOT_WITH_READ = (
     "write", "trace_matcher", "trace_free", "trace_stack", "stack", "hooks", "drop_stack", "reason", "rate_limit",
     "force", "perf_buffer", "btf_path", "print_bpf", "print_filter", "metrics",
 )  # fmt: skip
+# A page has all of it.
+_NOT_WITH_REPORT = (
+    "json", "diag", "ret", "detail", "output", "date", "latency", "latency_summary", "latency_show", "latency_free",
+    "tiny_show", "paths",
+)  # fmt: skip
 _SOCKET_COLUMNS = ("id", "cpu", "netns", "pid", "group", "mark")
 # What --inner is about.
 _HEADERS = ("saddr", "daddr", "addr", "sport", "dport", "port", "proto", "tcp_flags", "pkt_len")
@@ -169,6 +174,10 @@ def _check(options: argparse.Namespace) -> None:
 def _check_recording(options: argparse.Namespace) -> None:
     if options.read is not None:
         _refuse(options, _NOT_WITH_READ, "-r, which replays what was recorded")
+    if options.report is not None:
+        if options.read is None:
+            raise UsageError("--report makes a page of a recording: give -r FILE too")
+        _refuse(options, _NOT_WITH_REPORT, "--report, whose page has all that was recorded")
     if options.write is None and (options.rotate_size or options.rotate_count):
         raise UsageError("-C and -W are about the files that -w writes: give -w too")
     if options.rotate_count and not options.rotate_size:
@@ -381,6 +390,7 @@ def _add_kept(group: argparse._ArgumentGroup) -> None:
     add("-C", "--rotate-size", metavar="MB", help="-w, and go on in FILE.1, FILE.2, ... after so many megabytes each")
     add("-W", "--rotate-count", metavar="N", help="-C, and keep only the last N files")
     add("-r", "--read", metavar="FILE", help="show a recording instead, on any host and without root")
+    add("--report", metavar="FILE", help="-r, and make a page of it: HTML, for a post-mortem")
     add("--json", action="store_true", help="JSON, one object a line, with more than text has room for")
     add("--json-schema", action="store_true", help="print the JSON schema of these lines and exit")
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Optional, TextIO
 
-from . import live, sinks
+from . import live, page, pagefile, sinks
 from .header import Header, skips, utc_offset_s
 from .host import Host
 from .jsonlines import JsonLines
@@ -103,6 +103,9 @@ def sink_of(
     diagnosis = live.diagnosis(host, header.traces, meanings)
     if header.mode not in ("drops", "drop-stat", "paths"):
         lookups = replace(lookups, remarks=diagnosis.remarks, remarked=meanings.by_trace)
+    if asked.report is not None:
+        name = os.path.basename(asked.read)
+        return page.Page(out, display, lookups, diagnosis.findings, name=name, command=asked.command)
     if asked.json:
         findings = diagnosis.findings if asked.diag else None
         return JsonLines(out, display, lookups, findings, quiet=asked.diag_quiet, keep=asked.diag_keep)
@@ -115,6 +118,16 @@ def sink_of(
     if header.mode == "latency":
         return sinks.LatencyText(out, display, lookups)
     return sinks.Text(out, display, lookups)
+
+
+@contextmanager
+def output_of(asked: argparse.Namespace) -> Iterator[TextIO]:
+    """Where what is shown goes: to the terminal, or into the page that was asked for."""
+    if asked.report is None:
+        yield sys.stdout
+        return
+    with pagefile.file_for(asked.report) as file:
+        yield file
 
 
 @contextmanager

@@ -182,6 +182,12 @@ GROUPS = "--paths, which counts packets at each step: leave one of them out"
 SUMS_UP = "--latency-summary, which prints no packet: leave one of them out"
 
 
+PAGES = "--report, whose page has all that was recorded: leave one of them out"
+NOT_WITH_REPORT = [
+    ["--json"], ["--diag"], ["--diag-quiet"], ["--ret"], ["--detail"], ["-o", "id"], ["--date"], ["--latency"],
+    ["--latency-summary"], ["--latency-show"], ["--latency-free"], ["--tiny-show"], ["--paths"],
+]  # fmt: skip
+SPELT = {"--diag-quiet": "--diag", "-o": "--output"}
 REPLAYS = "-r, which replays what was recorded: leave one of them out"
 NOT_WITH_READ = [
     ["-w", "y"], ["--stack"], ["--trace-stack", "ip"], ["--hooks"], ["--drop-stack"], ["--reason", "NO_SOCKET"],
@@ -258,6 +264,11 @@ NOT_WITH_READ = [
         (["-w", "x", "-W", "5"], "-W needs -C, the size at which another file is begun"),
         (["-w", "x", "-C", "1.5"], "-C needs a whole number above 0, not '1.5'"),
         *((["-r", "x", *words], f"{words[0]} says nothing with {REPLAYS}") for words in NOT_WITH_READ),
+        (["--report", "x.html", "-p", "tcp"], "--report makes a page of a recording: give -r FILE too"),
+        *(
+            (["-r", "x", "--report", "y", *words], f"{SPELT.get(words[0], words[0])} says nothing with {PAGES}")
+            for words in NOT_WITH_REPORT
+        ),
     ],
 )
 def test_contradictions_are_refused_in_one_sentence(words: list[str], said: str) -> None:
@@ -278,6 +289,7 @@ def test_contradictions_are_refused_in_one_sentence(words: list[str], said: str)
         ["--inner", "-p", "tcp", "--tcp-flags", "S"],
         ["--inner", "--pkt-len", "100"],
         ["-w", "x", "-C", "5", "-W", "3", "--json", "--diag", "-p", "tcp"],
+        ["-r", "x", "--report", "y", "-p", "tcp", "--min-latency", "1ms", "-c", "3", "-v", "--trace-noclone"],
         ["-r", "x", "--json", "--diag", "--detail", "--date", "-p", "tcp", "--min-latency", "1ms", "-c", "3"],
         ["-r", "x", "-t", "tcp-in", "--trace-exclude", "ip_rcv", "udp", "port", "53"],
         ["-r", "x", "--filter-srtt", "5", "--filter-minrtt", "5"],
