@@ -2,7 +2,7 @@
 
 import bisect
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Optional, Union
 
 from . import event
@@ -79,6 +79,12 @@ class Decoder:
         except (struct.error, IndexError) as error:
             raise StreamError(f"a message of {len(raw)} bytes from the kernel is cut off ({error})") from error
 
+    def pass_by(self, raw: bytes) -> None:
+        """Counts a message that need not be decoded."""
+        _, _, _, _, sequence, cpu, _, _, _, _, place, _, _ = event.RECORD.struct.unpack_from(raw)
+        self.messages += 1
+        self._check_sequence((cpu, place), sequence)
+
     def _check_sequence(self, source: tuple[int, int], sequence: int) -> None:
         ahead = (sequence - self._expected.get(source, 0)) & _LOW_HALF
         if ahead > _LOW_HALF // 2:
@@ -122,14 +128,14 @@ class Decoder:
                 location, reason, _, _, _ = event.DROP_ITEM.struct.unpack_from(raw, at)
                 events[-1] = events[-1]._replace(drop=Drop(location, None if reason == event.NO_REASON else reason))
             elif kind == event.FACTS:
-                events[-1] = events[-1]._replace(facts=self._told(raw, at))
+                events[-1] = events[-1]._replace(facts=self.facts(raw, at))
             else:
                 events[-1] = events[-1]._replace(returned=_returned(raw, at)[1])
             at += length * event.SLOT_BYTES
         return tuple(events)
 
-    def _told(self, raw: bytes, at: int) -> tuple[tuple[str, Union[int, str]], ...]:
-        """What the facts of a step say, with their names."""
+    def facts(self, raw: bytes, at: int) -> tuple[tuple[str, Union[int, str]], ...]:
+        """What the facts that begin there say, with their names."""
         _, _, number, _, slots, words = event.FACTS_ITEM.struct.unpack_from(raw.ljust(at + event.FACTS_ITEM.size), at)
         if not 0 < number <= len(self._facts):
             raise StreamError(f"no set of facts has the number {number}")
@@ -158,6 +164,22 @@ class Decoder:
                 raise StreamError(f"no probe was set at the address ...{where:08x}")
             name = self._known[where] = self._functions[index][1]
         return name
+
+
+def items(raw: bytes, slots: int) -> Iterator[tuple[int, int, int]]:
+    """The items of a message that was decoded: their kinds, where they begin and where they end."""
+    at = event.RECORD.size
+    end = at + slots * event.SLOT_BYTES
+    while at < end:
+        kind, start = raw[at + 14], at
+        at += raw[at + 15] * event.SLOT_BYTES
+        yield kind, start, at
+
+
+def headers(raw: bytes) -> Packet:
+    """The headers in a packet's item, with what it carries if that item is there, too."""
+    packet, size = _packet(raw, 0), event.PACKET_ITEM.size
+    return packet if len(raw) == size else packet._replace(inner=_packet(raw, size))
 
 
 def _is_item(kind: int, slots: int) -> bool:

@@ -101,6 +101,16 @@ class Layout:
         """A member's place among those that `struct` unpacks."""
         return [name for _, name, _ in self.fields].index(field)
 
+    def place(self, field: str) -> tuple[int, int]:
+        """Where a member begins in the struct, and how many bytes it has."""
+        at = 0
+        for kind, name, count in self.fields:
+            size = _SIZES[kind] * count
+            if name == field:
+                return at, size
+            at += size
+        raise KeyError(field)
+
     def c_text(self) -> str:
         """The struct in C."""
         members = "".join(

@@ -114,6 +114,13 @@ class _Open:
             self.unsettled.add(record_id)
 
 
+def is_alone(record: Record, join_clones: bool = True) -> bool:
+    """Whether a message tells all of a packet, as of most: there is no other of it, and it has no clones."""
+    if not record.freed or record.slots_before or record.calls:
+        return False
+    return not (join_clones and (record.children or record.record_id != record.packet_id))
+
+
 class Lifecycle:
     """Joins the records of each packet into one context.
 
@@ -161,9 +168,7 @@ class Lifecycle:
         packet_id = record.packet_id if join else record.record_id
         context = self._open.get(packet_id)
         if context is None:
-            # The usual packet is told in one message and has no clones: nothing else can come of it.
-            whole = record.freed and not record.slots_before and not record.calls
-            if whole and not (join and (record.children or record.record_id != packet_id)):
+            if is_alone(record, join):
                 return [self._alone(packet_id, record, False, False)]
             if packet_id in self._closed:
                 self.late += 1

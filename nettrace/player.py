@@ -41,6 +41,12 @@ class Player:
         elif not self.done:
             self._print(record)
 
+    def shown_already(self, steps: int) -> None:
+        """A whole packet of so many steps was shown elsewhere."""
+        self.shown += 1
+        self.events += steps
+        self.done = self.shown == self._count or self._sink.done
+
     def expire(self, now_ns: int) -> None:
         """Shows packets that nothing was heard of for long."""
         self._now_ns = now_ns

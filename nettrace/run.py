@@ -17,6 +17,7 @@ from .source import Settings
 from .stream import TimeOrder
 from .tables import FunctionStats
 from .tables import Table as Counted
+from .templates import Templates
 
 POLL_MS = 100
 # How often packets whose end was not seen are looked for, and how long they must have been idle: IDLE_NS.
@@ -92,6 +93,8 @@ class Run:
             if address is not None:
                 addresses[address] = probe.trace.name
         self._decoder = Decoder(addresses, [trace.name for trace in plan.tracepoints], plan.facts)
+        shows_all = self._follow and recorder is None and table is None and not min_latency_ns
+        self._templates = Templates(self._decoder, sink) if shows_all and sink.is_plain else None
         # A ring buffer is in order by itself; perf buffers are one a CPU.
         self._order = None if settings.ringbuf else TimeOrder()
         self._table = self._hits_table if settings.count_hits else table
@@ -201,9 +204,15 @@ class Run:
     def _receive(self, raw: bytes) -> None:
         if self.done:
             return
+        steps = 0 if self._templates is None else self._templates.show(raw)
+        if steps:
+            self._player.shown_already(steps)
+            return
         record = self._decoder.decode(raw)
         if self._follow or self._order is None:
             self._take(record)
+            if self._templates is not None:
+                self._templates.learn(raw, record)
         else:
             for ordered in self._order.push(record):
                 self._take(ordered)

@@ -163,7 +163,7 @@ class Text:
         """A packet's block: a header with its skbs, a line an event, an empty line; false: it is not to be shown."""
         skbs = ",".join(f"{skb & 0xFFFFFFFF:08x}" for skb in context.skbs)
         lines = [self._bold(f"***************** {skbs} ***************")]
-        lines += self._block(context)
+        lines += self.lines(context)
         if self._show.latency and context.events:
             lines.append(f"total latency: {_milliseconds(self.duration_ns(context.events))}")
         if context.missing:
@@ -182,12 +182,23 @@ class Text:
                 self._packet = item.packet
                 self._packet_text = packet_text(item.packet)
             text = self._packet_text if item.socket is None else socket_text(item.packet, item.socket)
-            lines.append(f"{self._start(item)} {text}{self._notes(item)}")
+            lines.append(f"{self.start(item)} {text}{self.notes(item)}")
             lines += self._stack(item)
             if self._show.meanings and item.drop is not None and item.drop.reason is not None:
                 lines += self._meaning(item.drop.reason)
         lines.append("")
         self._out.write("\n".join(lines))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether blocks are shown whole and as they are, so that Templates can write them."""
+        show = self._show
+        is_short = show.tiny or show.latency or bool(show.stacks)
+        return type(self) is Text and self._plain and not is_short
+
+    def write(self, text: str) -> None:
+        """A block, or lines, as they are."""
+        self._out.write(text)
 
     @property
     def done(self) -> bool:
@@ -240,7 +251,7 @@ class Text:
         """The text in the colour of a level: info, warn or error."""
         return self._paint({"error": "31", "warn": "33"}.get(level, "2"), text)
 
-    def _block(self, context: Context) -> list[str]:
+    def lines(self, context: Context) -> list[str]:
         """The lines of a packet's events, and between them where it came to be elsewhere."""
         lines: list[str] = []
         several = self._marks_skbs and len(context.skbs) > 1
@@ -279,11 +290,11 @@ class Text:
                 packet, device, text = packet_now, device_now, f" {packet_text(packet_now)}"
             shown = text if before_ns < 0 or not tiny else ""
             if drop is not None or returned is not None or facts:
-                notes = self._notes(item) + notes
+                notes = self.notes(item) + notes
             elif trace in remarked:
                 # There is nothing to tell it from the other steps of its trace.
                 if trace not in known:
-                    known[trace] = self._notes(item)
+                    known[trace] = self.notes(item)
                 notes = known[trace] + notes
             if latency and before_ns >= 0:
                 notes = f" latency: {_milliseconds(time_ns - before_ns)}{notes}"
@@ -292,13 +303,13 @@ class Text:
                     f"[{time_ns // 1_000_000_000}.{time_ns // 1000 % 1_000_000:06d}] [{trace:<20}]{mark}{shown}{notes}"
                 )
             else:
-                lines.append(f"{self._start(item, mark)}{shown}{notes}")
+                lines.append(f"{self.start(item, mark)}{shown}{notes}")
             if stack or trace in stacks:
                 lines += self._stack(item)
             before_ns = time_ns
         return lines
 
-    def _start(self, item: Event, mark: str = "") -> str:
+    def start(self, item: Event, mark: str = "") -> str:
         """The time, the trace and the columns; mark tells which of a packet's skbs it is."""
         if not (self._show.traces or self._show.detail):
             return f"{self._time(item.time_ns)}{''.join([column(item) for column in self._columns])}".rstrip(" ")
@@ -319,7 +330,7 @@ class Text:
             self._second_text = time.strftime("%Y-%m-%d %H:%M:%S", local)
         return f"[{self._second_text}.{us:06d}] "
 
-    def _notes(self, item: Event) -> str:
+    def notes(self, item: Event) -> str:
         """What the event tells beyond the headers."""
         text = ""
         if item.returned is not None and self._show.returns:
