@@ -98,7 +98,7 @@ class Settings:
     latency_summary: bool = False  # or only counted
     paths: bool = False  # or what paths they took, counted
     tracked_max: int = 16384  # skbs followed at a time
-    log_slots: int = 64  # of a followed skb before they are sent; a power of two
+    log_slots: int = 128  # of a followed skb before they are sent; a power of two
     hops: int = 64  # of a followed skb before they are counted; a power of two
     edges_max: int = 4096  # pairs of traces
     path_nodes_max: int = 4096  # steps of the tree of paths; 608 bytes each, for each CPU
