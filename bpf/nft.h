@@ -152,7 +152,7 @@ static __always_inline void nft_tell(struct pt_regs *ctx, u64 skb, u64 expr, u64
 				     u16 flags, u8 facts)
 {
 	struct nft_path *path;
-	struct hit *place = leave(ctx, skb, flags);
+	struct hit *place = leave(ctx, skb, flags, KIND_STEP, where);
 	u64 chain = 0, rule = 0;
 	s32 code;
 
@@ -179,8 +179,6 @@ static __always_inline void nft_tell(struct pt_regs *ctx, u64 skb, u64 expr, u64
 	place->arguments[NFT_ARGUMENT_VERDICT] = verdict;
 #endif
 	place->sk = NULL;
-	place->where = where;
-	place->kind = KIND_STEP;
 	place->call = call;
 	place->drop_location = 0;
 	kprobe_work.call(ctx, 0);
@@ -235,7 +233,7 @@ static __always_inline void nft_call_ends(struct pt_regs *ctx, u16 flags, u8 fac
 	int name(struct pt_regs *ctx)                                          \
 	{                                                                      \
 		u64 skb = READ(u64, ARG_0(ctx), OFF_nft_pktinfo__skb);         \
-		struct hit *place = leave(ctx, skb, flags);                    \
+		struct hit *place = leave(ctx, skb, flags, KIND_STEP, PT_REGS_IP(ctx)); \
 									       \
 		if (place) {                                                   \
 			nft_enter(skb, ARG_1(ctx));                            \

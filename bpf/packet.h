@@ -120,6 +120,15 @@ static __always_inline bool is_vlan(u16 protocol)
 	return protocol == ETH_P_8021Q || protocol == ETH_P_8021AD;
 }
 
+#ifdef PATHS
+/* Whether locate() would find any. */
+static __always_inline bool has_headers(void *skb)
+{
+	return READ(u16, skb, OFF_sk_buff__network_header) ||
+	       READ(u16, skb, OFF_sk_buff__mac_header) != HEADER_UNSET;
+}
+#endif
+
 static __always_inline bool locate(void *skb, struct place *place)
 {
 	struct view view;

@@ -39,16 +39,23 @@ static __always_inline u64 mixed(u64 value)
 	return value * golden;
 }
 
-static __always_inline u64 node_key(u64 parent, u64 step, const struct hit *hit)
-{
-	u64 key = mixed(mixed(parent) + step);
+/* A step, and what makes it another one at the same place. */
+struct path_step {
+	u64 step;	/* kind and place, as in `hits` */
+	u64 drop_location;	/* 0: not a drop */
+	u64 drop_reason;
+};
 
-	if (hit->drop_location)
-		key = mixed(mixed(key + hit->drop_location) + hit->drop_reason);
+static __always_inline u64 node_key(u64 parent, const struct path_step *step)
+{
+	u64 key = mixed(mixed(parent) + step->step);
+
+	if (step->drop_location)
+		key = mixed(mixed(key + step->drop_location) + step->drop_reason);
 	return key | 1;
 }
 
-static __always_inline struct path_node *add_node(u64 key, u64 parent, u64 step, const struct hit *hit)
+static __always_inline struct path_node *add_node(u64 key, u64 parent, const struct path_step *step)
 {
 	u32 zero = 0;
 	struct path_node_bytes *blank = blank_node.lookup(&zero);
@@ -61,12 +68,36 @@ static __always_inline struct path_node *add_node(u64 key, u64 parent, u64 step,
 	if (!node)
 		return NULL;
 	node->parent = parent;
-	if (hit->drop_location) {
-		node->drop_location = hit->drop_location;
-		node->drop_reason = hit->drop_reason;
-	}
-	node->step = step;
+	node->drop_location = step->drop_location;
+	node->drop_reason = step->drop_reason;
+	node->step = step->step;
 	return node;
+}
+
+/* The skb goes on to a step. */
+static __always_inline void go_on(struct tracked *t, const struct path_step *step, u64 time_ns, bool ends)
+{
+	u64 parent = t->node, key = node_key(parent, step);
+	struct path_node *node = NULL;
+
+	if (parent != NO_NODE) {
+		node = (struct path_node *)path_nodes.lookup(&key);
+		if (!node)
+			node = add_node(key, parent, step);
+	}
+	if (node) {
+		/* An interrupt may count in between. */
+		__sync_fetch_and_add(&node->count, 1);
+		if (ends)
+			__sync_fetch_and_add(&node->ended, 1);
+		if (parent != NO_PARENT)
+			coarse_histogram_add(&node->times, time_ns - t->last.time_ns);
+		t->node = key;
+	} else {
+		count(COUNTER_STEPS_LOST);
+		t->node = NO_NODE;
+	}
+	t->last.time_ns = time_ns;
 }
 
 static __always_inline void begin(struct tracked *t, const struct hit *hit)
@@ -76,29 +107,35 @@ static __always_inline void begin(struct tracked *t, const struct hit *hit)
 
 static __always_inline void note(struct tracked *t, const struct hit *hit, const struct step *next)
 {
-	u64 parent = t->node, step = (u64)hit->kind << 32 | hit->where;
-	u64 key = node_key(parent, step, hit);
-	struct path_node *node = NULL;
+	struct path_step step = { .step = (u64)hit->kind << 32 | hit->where };
 
-	if (parent != NO_NODE) {
-		node = (struct path_node *)path_nodes.lookup(&key);
-		if (!node)
-			node = add_node(key, parent, step, hit);
+	if (hit->drop_location) {
+		step.drop_location = hit->drop_location;
+		step.drop_reason = hit->drop_reason;
 	}
-	if (node) {
-		/* An interrupt may count in between. */
-		__sync_fetch_and_add(&node->count, 1);
-		if (hit->flags & (FREES | ENDS))
-			__sync_fetch_and_add(&node->ended, 1);
-		if (parent != NO_PARENT)
-			coarse_histogram_add(&node->times, next->time_ns - t->last.time_ns);
-		t->node = key;
-	} else {
-		count(COUNTER_STEPS_LOST);
-		t->node = NO_NODE;
-	}
-	t->last = *next;
-	t->steps++;
+	go_on(t, &step, next->time_ns, hit->flags & (FREES | ENDS));
+}
+
+/*
+ * Most hits are steps of packets that are followed already, and nothing else: they are counted at once, without
+ * what looks at packets. True: that is all, or there is nothing to do.
+ */
+static __always_inline bool passes(u64 skb, u16 flags, u8 kind, u32 where)
+{
+	struct path_step step = { .step = (u64)kind << 32 | where };
+	struct tracked *t;
+
+	if (flags & ~(MAY_MATCH | POINT))
+		return false;
+	t = find_tracked(skb);
+	if (!t)
+		return !(flags & MAY_MATCH);
+	/* Where packets are matched, that its headers are gone tells that it is another one: see handle(). */
+	if (!t->l3 || (flags & MAY_MATCH && !has_headers((void *)skb)))
+		return false;
+	if (!(t->record.flags & RECORD_FREED))
+		go_on(t, &step, bpf_ktime_get_ns(), false);
+	return true;
 }
 
 static __always_inline void settle(struct tracked *t, const struct hit *hit)

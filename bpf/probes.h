@@ -76,10 +76,14 @@ static __always_inline u64 argument(struct pt_regs *ctx, u64 index)
  * The stub's half: leaves the hit for the worker, unless there is nothing to do;
  * most hits are of packets that nobody follows.
  */
-static __always_inline struct hit *leave(void *ctx, u64 skb, u16 flags)
+static __always_inline struct hit *leave(void *ctx, u64 skb, u16 flags, u8 kind, u32 where)
 {
 	struct hit *place;
 
+#ifdef PATHS
+	if (passes(skb, flags, kind, where))
+		return NULL;
+#endif
 #ifdef FOLLOW
 	if (!(flags & MAY_MATCH) && !find_tracked(skb))
 		return NULL;
@@ -92,6 +96,8 @@ static __always_inline struct hit *leave(void *ctx, u64 skb, u16 flags)
 	place->context = (u64)ctx;
 	place->skb = (void *)skb;
 	place->flags = flags;
+	place->kind = kind;
+	place->where = where;
 	return place;
 }
 
@@ -125,15 +131,13 @@ static __always_inline void hand_over_call(struct pt_regs *ctx, struct hit *plac
 	}
 #endif
 	place->sk = (void *)sk;
-	place->where = (u32)PT_REGS_IP(ctx);
-	place->kind = KIND_STEP;
 	place->call = CALL_OF_ENTRY(ctx);
 	place->drop_location = 0;
 	kprobe_work.call(ctx, 0);
 	place->context = 0;
 }
 
-static __always_inline void hand_over_tracepoint(struct bpf_raw_tracepoint_args *ctx, struct hit *place, u32 index,
+static __always_inline void hand_over_tracepoint(struct bpf_raw_tracepoint_args *ctx, struct hit *place,
 						 u64 drop_location, const u8 facts, const u32 arguments)
 {
 #ifdef WITH_FACTS
@@ -146,8 +150,6 @@ static __always_inline void hand_over_tracepoint(struct bpf_raw_tracepoint_args 
 			place->arguments[i] = ctx->args[i];
 #endif
 	place->sk = NULL;
-	place->where = index;
-	place->kind = KIND_STEP_TRACEPOINT;
 	place->drop_location = drop_location;
 	tracepoint_work.call(ctx, 0);
 	place->context = 0;
@@ -157,7 +159,7 @@ static __always_inline void hand_over_tracepoint(struct bpf_raw_tracepoint_args 
 #define KPROBE(name, skb_from, skb_arg, sk_arg, flags, facts)                  \
 	int name(struct pt_regs *ctx)                                          \
 	{                                                                      \
-		struct hit *place = leave(ctx, (u64)skb_from(ARG_##skb_arg(ctx)), flags); \
+		struct hit *place = leave(ctx, (u64)skb_from(ARG_##skb_arg(ctx)), flags, KIND_STEP, PT_REGS_IP(ctx)); \
 									       \
 		if (place)                                                     \
 			hand_over_call(ctx, place, ARG_##sk_arg(ctx), facts);  \
@@ -180,7 +182,7 @@ static __always_inline void hand_over_tracepoint(struct bpf_raw_tracepoint_args 
 									       \
 		if (cookie >> 24 & 1)                                          \
 			skb = READ(u64, skb, 0);                               \
-		place = leave(ctx, skb, cookie & 0xffff);                      \
+		place = leave(ctx, skb, cookie & 0xffff, KIND_STEP, PT_REGS_IP(ctx)); \
 		if (place) {                                                   \
 			if (cookie >> 20 & 0xf)                                \
 				sk = argument(ctx, (cookie >> 20 & 0xf) - 1);  \
@@ -192,10 +194,10 @@ static __always_inline void hand_over_tracepoint(struct bpf_raw_tracepoint_args 
 #define TRACEPOINT(name, skb_arg, index, flags, facts, arguments)              \
 	int name(struct bpf_raw_tracepoint_args *ctx)                          \
 	{                                                                      \
-		struct hit *place = leave(ctx, ctx->args[skb_arg], flags);     \
+		struct hit *place = leave(ctx, ctx->args[skb_arg], flags, KIND_STEP_TRACEPOINT, index); \
 									       \
 		if (place)                                                     \
-			hand_over_tracepoint(ctx, place, index, 0, facts, arguments); \
+			hand_over_tracepoint(ctx, place, 0, facts, arguments); \
 		return 0;                                                      \
 	}
 
@@ -212,10 +214,10 @@ static __always_inline void hand_over_tracepoint(struct bpf_raw_tracepoint_args 
 									       \
 		if (!reason_is_wanted(reason))                                 \
 			return 0;                                              \
-		place = leave(ctx, ctx->args[skb_arg], flags);                 \
+		place = leave(ctx, ctx->args[skb_arg], flags, KIND_STEP_TRACEPOINT, index); \
 		if (place) {                                                   \
 			place->drop_reason = reason;                           \
-			hand_over_tracepoint(ctx, place, index, ctx->args[location_arg], 0, 0); \
+			hand_over_tracepoint(ctx, place, ctx->args[location_arg], 0, 0); \
 		}                                                              \
 		return 0;                                                      \
 	}
@@ -229,12 +231,10 @@ static __always_inline void unread_drop(void *ctx, u64 skb, u64 location, u32 re
 
 	if (!reason_is_wanted(reason))
 		return;
-	place = leave(ctx, skb, flags);
+	place = leave(ctx, skb, flags, KIND_STEP_TRACEPOINT, index);
 	if (!place)
 		return;
 	place->sk = NULL;
-	place->where = index;
-	place->kind = KIND_STEP_TRACEPOINT;
 	place->drop_location = location;
 	place->drop_reason = reason;
 	place->at.protocol = protocol;

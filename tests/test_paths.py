@@ -173,12 +173,30 @@ struct hit {
 };
 
 struct tracked {
+	struct record record;
 	struct step last;
 	u64 node;
-	u32 steps;
+	u32 l3;
 } skbs[256];
 
 u64 counters[COUNTERS];
+u64 now_ns;
+u32 is_bare;
+
+static struct tracked *find_tracked(u64 skb)
+{
+	return skb ? &skbs[skb] : NULL;
+}
+
+static bool has_headers(void *skb)
+{
+	return !is_bare;
+}
+
+static u64 bpf_ktime_get_ns(void)
+{
+	return now_ns;
+}
 
 static void count(u32 counter)
 {
@@ -191,8 +209,12 @@ void take(u32 skb, u64 time_ns, u32 where, u16 flags, u64 location, u32 reason, 
 	struct hit hit = { location, reason, where, flags, location ? KIND_STEP_TRACEPOINT : KIND_STEP };
 	struct step step = { .time_ns = time_ns };
 
+	now_ns = time_ns;
 	if (is_new)
 		begin(&skbs[skb], &hit);
+	else if (passes(skb, flags, hit.kind, where))
+		return;
+	skbs[skb].l3 = 1;
 	note(&skbs[skb], &hit, &step);
 }
 
@@ -200,6 +222,12 @@ void make(u32 child, u32 parent)
 {
 	inherit(&skbs[child], &skbs[parent]);
 	skbs[child].last = skbs[parent].last;
+	skbs[child].l3 = 0;
+}
+
+int ask(u64 skb, u16 flags)
+{
+	return passes(skb, flags, KIND_STEP, 1);
 }
 """
 
@@ -223,6 +251,7 @@ class Programs:
             check=True,
         )
         self._library = ctypes.CDLL(str(library))
+        self._library.ask.argtypes = [ctypes.c_uint64, ctypes.c_uint16]
         self._library.take.argtypes = [
             ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint16, ctypes.c_uint64, ctypes.c_uint32,
             ctypes.c_uint32,
@@ -252,6 +281,14 @@ class Programs:
         return [
             (keys[8 * at : 8 * at + 8], empty + values[size * at : size * at + size]) for at in reversed(range(used))
         ]
+
+    def passes(self, skb: int, *marks: str) -> bool:
+        """Whether a hit needs no look at the packet; skb 0 is one that nobody follows."""
+        return bool(self._library.ask(skb, sum(MARKS[mark] for mark in marks)))
+
+    def be_bare(self) -> None:
+        """Packets have no headers from now on."""
+        ctypes.c_uint32.in_dll(self._library, "is_bare").value = 1
 
     def counter(self, name: str) -> int:
         counters = (ctypes.c_uint64 * len(event.COUNTERS)).in_dll(self._library, "counters")
@@ -326,6 +363,20 @@ def test_what_the_programs_have_no_room_for_is_counted_and_the_rest_is_a_tree(tm
     nodes = counted_nodes(programs.entries(), lambda kind, where: NAMES[where])
     assert len(nodes) == 50
     assert sum(node.count for node in nodes) + programs.counter("steps_lost") == steps
+
+
+@needs_compiler
+def test_what_may_begin_end_or_make_packets_is_looked_at(tmp_path: Path) -> None:
+    programs = Programs(tmp_path, 50)
+    programs.play(packet((1, "ip_rcv")))
+    assert programs.passes(1) and programs.passes(1, "POINT") and programs.passes(1, "MAY_MATCH")
+    assert not any(programs.passes(1, mark) for mark in ("FREES", "CLONES", "ENDS", "RETURNS", "STACK"))
+    # Of nobody's packets, only those that may be taken up.
+    assert programs.passes(0) and not programs.passes(0, "MAY_MATCH")
+    assert sum(node.count for node in counted_nodes(programs.entries(), lambda kind, where: "")) == 4
+    # Its headers are gone: it is another one.
+    programs.be_bare()
+    assert programs.passes(1) and not programs.passes(1, "MAY_MATCH")
 
 
 def test_a_node_that_is_just_being_made_is_none_yet() -> None:
