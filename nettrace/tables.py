@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Optional, Union
 
+from .counts import counted
 from .histogram import BUCKETS, Histogram
 from .latency import Edge, latency_text
 from .pathtree import DropText, tree_lines
@@ -136,15 +137,15 @@ class Paths(NamedTuple):
 
     def text(self, drop_text: DropText, *, whole: bool) -> str:
         """A tree; see tree_lines()."""
-        lines = [f"paths of {self.packets} packets:"]
+        lines = [f"paths of {counted(self.packets, 'packets')}:"]
         lines += tree_lines(self.nodes, self.packets, drop_text, whole=whole)
         for count, what in (
-            (self.unfinished, "skbs not seen to their end"),
-            (self.incomplete, "packets left out, as a part of their path was lost"),
+            (self.unfinished, "skbs not seen to the end"),
+            (self.incomplete, "packets left out, as a part of the path was lost"),
             (self.unplaced, "steps left out for want of room"),
         ):
             if count:
-                lines.append(f"  {count} {what}")
+                lines.append(f"  {counted(count, what)}")
         return "\n".join(lines)
 
     def plain(self) -> dict[str, Any]:

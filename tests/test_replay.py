@@ -497,7 +497,7 @@ def test_which_paths_packets_took(tmp_path: Path, meanings: Rules, monkeypatch: 
     text = replayed(tmp_path / "x", monkeypatch, "--paths")
     # Of ten packets one has a gap.
     assert re.search(r"^paths of 9 packets:\n.*\n +9 +100.0% +- +-  ip_rcv$", text, re.MULTILINE)
-    assert "  1 packets left out, as a part of their path was lost" in text and "dropped: NO_SOCKET at" in text
+    assert "  1 packet left out, as a part of the path was lost" in text and "dropped: NO_SOCKET at" in text
     plain = [json.loads(line) for line in replayed(tmp_path / "x", monkeypatch, "--paths", "--json").splitlines()]
     assert [each["type"] for each in plain] == ["header", "paths", "summary"]
     assert plain[0]["mode"] == "paths" and plain[-1]["shown"] == plain[1]["packets"] + plain[1]["incomplete"]

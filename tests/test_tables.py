@@ -67,11 +67,11 @@ def test_paths_tell_what_is_not_in_the_tree() -> None:
         "paths of 3 packets:\n"
         "      skbs   share         p50         p99  path\n"
         "         3  100.0%           -           -  ip_rcv\n"
-        "  1 skbs not seen to their end"
+        "  1 skb not seen to the end"
     )
     more = paths._replace(incomplete=4, unplaced=5).text(lambda reason, location: "", whole=False).splitlines()
     assert more[-2:] == [
-        "  4 packets left out, as a part of their path was lost", "  5 steps left out for want of room"
+        "  4 packets left out, as a part of the path was lost", "  5 steps left out for want of room"
     ]  # fmt: skip
 
 
