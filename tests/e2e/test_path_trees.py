@@ -1,5 +1,7 @@
 """Packets grouped by the paths they took: by the kernel, and from a recording of the same packets, at the same time."""
 
+from __future__ import annotations  # pytest 6.0 of Debian 11 does not export all the types
+
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
