@@ -70,15 +70,15 @@ class Diagnosis:
         evidence: Callable[[Finding, Context], Sequence[Evidence]],
         deciding: Callable[[Context, Event], Optional[Told]] = lambda context, item: None,
     ) -> None:
+        self.told = told
+        self.drop = drop
         self._rule = rule
-        self._told = told
-        self._drop = drop
         self._evidence = evidence
         self._deciding = deciding
 
     def remarks(self, item: Event) -> Iterable[tuple[str, str]]:
         """What is to be said of an event at once, without having seen the rest: level and text."""
-        for told in self._told(item):
+        for told in self.told(item):
             if told.in_lines:
                 yield INFO, told.text
         rule = self._rule(item)
@@ -99,13 +99,13 @@ class Diagnosis:
     def _of(self, item: Event, context: Context) -> Iterable[Finding]:
         rule = self._rule(item)
         if rule is not None:
-            told = self._told(item)
+            told = self.told(item)
             decided = self._deciding(context, item) if rule.level != INFO else None
             if decided is not None:
                 told = (*told, decided)
             yield Finding(item, rule.level, rule.name, rule.message, rule.effect, told, rule.advice, rule.evidence)
         if item.drop is not None:
-            drop = self._drop(item)
+            drop = self.drop(item)
             if drop is not None:
                 yield drop
 

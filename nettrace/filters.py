@@ -284,7 +284,7 @@ def parse(
         srtt_us=None if filter_srtt is None else _microseconds("--filter-srtt", filter_srtt),
         min_rtt_us=None if filter_minrtt is None else _microseconds("--filter-minrtt", filter_minrtt),
         inner=inner,
-        min_latency_ns=None if min_latency is None else _duration("--min-latency", min_latency),
+        min_latency_ns=None if min_latency is None else duration_ns("--min-latency", min_latency),
         rate_limit=None if rate_limit is None else _whole("--rate-limit", rate_limit, "a rate", 0xFFFFFFFF),
     )
     _check_addresses(packet_filter, protocol)
@@ -418,8 +418,8 @@ def _mark(word: str) -> Mark:
     return Mark(value, mask)
 
 
-def _duration(option: str, word: str, unit: str = "us") -> int:
-    """In nanoseconds; without a unit, this one is meant."""
+def duration_ns(option: str, word: str, unit: str = "us") -> int:
+    """A time in nanoseconds; without a unit, this one is meant. `option` is who asks for it."""
     match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(ns|us|ms|s|)", word.strip().lower())
     nanoseconds = 0 if match is None else int(Fraction(match[1]) * _UNITS_NS[match[2] or unit])
     if not 0 < nanoseconds < 1 << 63:
@@ -429,7 +429,7 @@ def _duration(option: str, word: str, unit: str = "us") -> int:
 
 def _microseconds(option: str, word: str) -> int:
     """A round trip's time; without a unit, milliseconds are meant."""
-    microseconds = _duration(option, word, "ms") // 1000
+    microseconds = duration_ns(option, word, "ms") // 1000
     if not 0 < microseconds < 1 << 32:
         raise UsageError(f"{option}: '{word}' is not the time of a round trip, 1us to {(1 << 32) // 1000000}s")
     return microseconds
