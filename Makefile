@@ -76,8 +76,8 @@ images: setup ## build the VM images that the cache lacks
 
 install: ## install on this host, to PREFIX (needs the distribution's bcc, PyYAML, pyroute2, tabulate)
 	install -d $(LIBDIR)/nettrace $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man8
-	install -m 644 nettrace/*.py $(LIBDIR)/nettrace
 	install -m 644 tracer.yaml nettrace.schema.json report.html $(LIBDIR)
+	install -m 644 nettrace/*.py nettrace/py.typed $(LIBDIR)/nettrace
 	cp -R bpf rules $(LIBDIR)
 	sed 's|@LIBDIR@|$(PREFIX)/lib/nettrace|' bin/nettrace.in > $(DESTDIR)$(PREFIX)/bin/nettrace
 	chmod 755 $(DESTDIR)$(PREFIX)/bin/nettrace

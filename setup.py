@@ -32,6 +32,7 @@ setup(
     long_description_content_type="text/markdown",
     license="GPL-2.0-only",
     packages=["nettrace"],
+    package_data={"nettrace": ["py.typed"]},
     python_requires=">=3.9",
     # BCC comes from the distribution (python3-bpfcc, python3-bcc): PyPI's "bcc" is another project.
     install_requires=["PyYAML>=5.3"],

@@ -8,6 +8,9 @@ A recording (`nettrace -w FILE`) is read with:
         for packet in recording:
             for finding in recording.findings(packet):
                 print(finding.level, finding.event.trace, finding.message)
+
+Packets are nettrace.event.Context, their steps nettrace.event.Event, findings nettrace.diagnosis.Finding; what goes
+wrong is raised as one of nettrace.errors. All of it is typed. examples/check_flow.py is a check for a CI job.
 """
 
 from typing import TYPE_CHECKING
@@ -21,7 +24,10 @@ __all__ = ["__version__", "open"]
 
 
 def open(path: str) -> "Recording":
-    """A recording: iterate over its packets, ask it for findings; see nettrace.replay.Recording."""
+    """A recording: iterate over its packets, ask it for findings; see nettrace.replay.Recording.
+
+    UsageError where there is no such file, StreamError where it is no recording.
+    """
     from .replay import Recording
 
     return Recording(path)

@@ -6,7 +6,7 @@ import re
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Callable, NamedTuple, Optional, TextIO
 from xml.etree import ElementTree
@@ -56,19 +56,20 @@ class _Tested:
 class Asserted(Text):
     """Judges packets, and tells the results at the end.
 
-    dropped: the reason and the function, where an event is a drop.
+    dropped: the reason and the function, where an event is a drop. junit: where the results are to be written, too.
     """
 
     def __init__(
         self, out: TextIO, display: Display, lookups: Lookups, expected: Expectations,
-        dropped: Callable[[Event], Optional[tuple[str, str]]],
+        dropped: Callable[[Event], Optional[tuple[str, str]]], junit: "Optional[JUnit]" = None,
     ) -> None:  # fmt: skip
         super().__init__(out, display, lookups)
         self._expected = expected
         self._dropped = dropped
+        self._junit = junit
         self._tested = [_Tested() for _ in expected.expectations]
         self._blocks = io.StringIO()
-        self._text = Text(self._blocks, display, lookups)
+        self._text = Text(self._blocks, replace(display, colour=False), lookups)
         self._skipped: dict[str, str] = {}
         self.results: tuple[Result, ...] = ()
 
@@ -103,11 +104,13 @@ class Asserted(Text):
         lines = [result.text for result in self.results]
         self.note("\n".join([*lines, f"{failed} of {len(self.results)} failed" if failed else "all hold"]))
         self.flush()
+        if self._junit is not None:
+            self._junit.write(self._expected.name, self.results)
 
     @property
-    def ok(self) -> bool:
-        """Whether all is as expected, once the run is over."""
-        return bool(self.results) and all(result.ok for result in self.results)
+    def failed(self) -> bool:
+        """Whether not all is as expected, once the run is over."""
+        return not all(result.ok for result in self.results)
 
     def _judge(self, expectation: Expectation, tested: _Tested, context: Context) -> None:
         tested.packets += 1
@@ -152,7 +155,9 @@ class JUnit:
     def __init__(self, path: str) -> None:
         self._path = Path(path)
         if not self._path.parent.is_dir() or not os.access(self._path.parent, os.W_OK):
-            raise UsageError(f"--junit: nothing can be written to {self._path.parent}: make that folder, or name another")
+            raise UsageError(
+                f"--junit: nothing can be written to {self._path.parent}: make that folder, or name another"
+            )
         if self._path.exists() and not self._path.is_file():
             raise UsageError(f"--junit: {path} is no file: name another")
 
@@ -178,7 +183,9 @@ def junit(name: str, results: Sequence[Result]) -> bytes:
     numbers = {"tests": str(len(results)), "failures": str(failed), "errors": "0"}
     suite = ElementTree.Element("testsuite", {"name": f"nettrace.{_xml(name)}", **numbers})
     for result in results:
-        case = ElementTree.SubElement(suite, "testcase", {"classname": f"nettrace.{_xml(name)}", "name": _xml(result.name)})
+        case = ElementTree.SubElement(
+            suite, "testcase", {"classname": f"nettrace.{_xml(name)}", "name": _xml(result.name)}
+        )
         if not result.ok:
             why = ElementTree.SubElement(case, "failure", {"message": _xml("; ".join(result.failures))})
             why.text = _xml(result.text)
@@ -186,7 +193,7 @@ def junit(name: str, results: Sequence[Result]) -> bytes:
             ElementTree.SubElement(case, "system-out").text = _xml(result.note)
     suites = ElementTree.Element("testsuites", numbers)
     suites.append(suite)
-    return ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True)
+    return bytes(ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True))
 
 
 def _xml(text: str) -> str:

@@ -178,10 +178,11 @@ def _replay(asked: argparse.Namespace, traces: tree.Tree, meanings: Rules) -> in
         derived = _DERIVED.get(mode) if header.mode == "packets" else None
         if mode not in ("packets", header.mode) and derived is None:
             raise UsageError(f"{asked.read} is a recording of {header.mode}, not of {mode}: leave out the mode")
-        if asked.diag and header.mode != "packets":
-            raise UsageError(
-                f"--diag needs whole packets, and {asked.read} is a recording of {header.mode}: leave it out"
-            )
+        for option, given in (("--diag", asked.diag), ("--assert", asked.expect)):
+            if given and header.mode != "packets":
+                raise UsageError(
+                    f"{option} needs whole packets, and {asked.read} is a recording of {header.mode}: leave it out"
+                )
         if modes.with_detail(asked) and not header.detail:
             raise UsageError(f"{asked.read} was recorded without --detail: leave out --detail and its columns")
         named = None if asked.netns is None or asked.netns.isdigit() else asked.netns
@@ -214,7 +215,7 @@ def _replay(asked: argparse.Namespace, traces: tree.Tree, meanings: Rules) -> in
                 print(unknown if summary is None else summary.text(asked.verbose), file=sys.stderr, flush=True)
         if recording.next is not None:
             log.warning("nettrace: %s goes on in %s, which is not there", asked.read, recording.next)
-    return 0
+    return int(sink.failed)
 
 
 def _replayed(recording: Recording, player: Player) -> Optional[Summary]:
@@ -248,7 +249,7 @@ def _attend(
         shown.end(summary)
         print(summary.text(verbose), file=sys.stderr, flush=True)
         session.detach()
-    return 0
+    return int(shown.sink.failed)
 
 
 def _namespace(asked: argparse.Namespace) -> Optional[int]:

@@ -6,7 +6,7 @@ from typing import Optional
 
 from . import analyzers, drops, files, meaning, netns, reasons
 from .analyzers import Told
-from .diagnosis import Diagnosis, Finding, of_drop
+from .diagnosis import INFO, Diagnosis, Finding, of_drop
 from .event import Context, Event
 from .evidence import Evidence
 from .host import Host, Traced
@@ -82,6 +82,20 @@ def diagnosis(host: Host, traces: Iterable[Traced], meanings: Rules) -> Diagnosi
         return host.enum_names("sk_rst_reason").get(value, str(value)).replace("SK_RST_REASON_", "", 1)
 
     return Diagnosis(judge(host, traces, meanings).rule, told, drop, host.evidence, deciding)
+
+
+def dropped(host: Host, diagnosis: Diagnosis) -> Callable[[Event], Optional[tuple[str, str]]]:
+    """What tells the reason and the function, where an event is a drop that healthy packets do not meet."""
+
+    def of(item: Event) -> Optional[tuple[str, str]]:
+        finding = None if item.drop is None else diagnosis.drop(item)
+        if item.drop is None or finding is None or finding.level == INFO:
+            return None
+        symbol = host.symbol(item.drop.location)
+        reason = "" if item.drop.reason is None else host.drop_reason(item.drop.reason)
+        return reason, "" if symbol is None else symbol.name
+
+    return of
 
 
 def judge(host: Host, traces: Iterable[Traced], meanings: Rules) -> Judge:

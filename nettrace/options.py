@@ -74,11 +74,16 @@ _NOT_WITH_REPORT = (
     "json", "diag", "ret", "detail", "output", "date", "latency", "latency_summary", "latency_show", "latency_free",
     "tiny_show", "paths",
 )  # fmt: skip
+_NOT_WITH_ASSERT = (
+    "basic", "func_stats", "drop", "latency", "latency_summary", "monitor", "metrics", "sock", "rtt", "rtt_by_peer",
+    "rtt_detail", "diag", "json",
+)  # fmt: skip
 _SOCKET_COLUMNS = ("id", "cpu", "netns", "pid", "group", "mark")
 # What --inner is about.
 _HEADERS = ("saddr", "daddr", "addr", "sport", "dport", "port", "proto", "tcp_flags", "pkt_len")
 _SPELLINGS = {
     "timeline": "--timeline (--skb-mode)", "trace": "-t", "expression": "a filter expression", "write": "-w",
+    "expect": "--assert",
 }  # fmt: skip
 
 
@@ -155,6 +160,10 @@ def _check(options: argparse.Namespace) -> None:
             "all other conditions are about the packet as it is"
         )
     _check_recording(options)
+    if options.junit is not None and options.expect is None:
+        raise UsageError("--junit is about what --assert found: give --assert too")
+    if options.expect is not None:
+        _refuse(options, _NOT_WITH_ASSERT, "--assert, which judges whole packets")
     if options.diag:
         _refuse(options, ("basic", "func_stats", "drop"), "--diag, which follows packets")
     _check_drop(options)
@@ -391,6 +400,11 @@ def _add_kept(group: argparse._ArgumentGroup) -> None:
     add("-W", "--rotate-count", metavar="N", help="-C, and keep only the last N files")
     add("-r", "--read", metavar="FILE", help="show a recording instead, on any host and without root")
     add("--report", metavar="FILE", help="-r, and make a page of it: HTML, for a post-mortem")
+    add(
+        "--assert", metavar="YAML", dest="expect",
+        help="whether packets do what this file expects, in place of them; exit status 1: they do not",
+    )  # fmt: skip
+    add("--junit", metavar="XML", help="--assert, and its results in this file, too, as JUnit XML")
     add("--json", action="store_true", help="JSON, one object a line, with more than text has room for")
     add("--json-schema", action="store_true", help="print the JSON schema of these lines and exit")
 

@@ -8,7 +8,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Optional, Protocol
 
-from . import files, live, rules, tree
+from . import files, filters, live, matching, rules, tree
 from .columns import Decoder
 from .diagnosis import Diagnosis, Finding
 from .errors import StreamError
@@ -51,8 +51,9 @@ class Recording:
 
     Where it goes on in another file, and that is there beside it, that is read too.
 
-    header: what the run was. summary: what it saw and did not see, once all was read. table: the last one of what
-    was only counted. Where the recording is damaged or has no end, StreamError says so, after all that can be read.
+    header: what the run was. host: what its numbers stand for, as far as it was read. summary: what it saw and did
+    not see, once all was read. table: the last one of what was only counted. Where the recording is damaged or has
+    no end, StreamError says so, after all that can be read.
     """
 
     def __init__(self, path: str) -> None:
@@ -109,9 +110,25 @@ class Recording:
         for _ in self.play(player):
             yield from sink.take()
 
+    def packets(self, **conditions: str) -> Iterator[Context]:
+        """The packets that fit all conditions, which are named as the options are: proto="tcp", dport="443".
+
+        As for the options, a packet fits if it does at one of its events; UsageError where a condition makes no sense.
+        """
+        matches = matching.matcher(filters.parse(**conditions), self.header, self.host)  # type: ignore[arg-type]
+        return (packet for packet in self if matches is None or matches(packet))
+
     def events(self) -> Iterator[Event]:
         """The events of the packets."""
         return (event for packet in self for event in packet.events)
+
+    def drops(self, packet: Context) -> list[tuple[str, str]]:
+        """Where the packet or a clone of it was dropped: the reason, if the kernel gives one, and the function.
+
+        What happens to healthy packets too, is no drop.
+        """
+        found = map(live.dropped(self.host, self.diagnosis), packet.events)
+        return [drop for drop in found if drop is not None]
 
     @property
     def meanings(self) -> Rules:

@@ -205,6 +205,11 @@ class Text:
         """Whether enough was shown."""
         return False
 
+    @property
+    def failed(self) -> bool:
+        """Whether the run is to end with an exit status that says that something is wrong."""
+        return False
+
     def duration_ns(self, events: Sequence[Event]) -> int:
         """How long a packet took; that it is freed in the end is not part of its way, unless it was asked for."""
         if not events:

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Optional, TextIO
 
-from . import live, page, pagefile, sinks
+from . import expectations, live, page, pagefile, sinks
+from .asserting import Asserted, JUnit
 from .header import Header, skips, utc_offset_s
 from .host import Host
 from .jsonlines import JsonLines
@@ -106,6 +107,10 @@ def sink_of(
     if asked.report is not None:
         name = os.path.basename(asked.read)
         return page.Page(out, display, lookups, diagnosis.findings, name=name, command=asked.command)
+    if asked.expect is not None:
+        expected = expectations.load(asked.expect, header, host)
+        junit = None if asked.junit is None else JUnit(asked.junit)
+        return Asserted(out, display, lookups, expected, live.dropped(host, diagnosis), junit)
     if asked.json:
         findings = diagnosis.findings if asked.diag else None
         return JsonLines(out, display, lookups, findings, quiet=asked.diag_quiet, keep=asked.diag_keep)
