@@ -7,13 +7,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Optional, Protocol
 
 from . import (
+    comparison,
     coverage,
     evidence,
     explain,
@@ -33,12 +34,14 @@ from . import (
     treetext,
     view,
 )
+from .comparison_text import comparison_text
 from .counts import counted
-from .errors import BpfError, KernelError, NettraceError, UsageError
+from .errors import BpfError, KernelError, NettraceError, StreamError, UsageError
 from .filters import PacketFilter
 from .header import TABLES
-from .jsonlines import coverage_line
+from .jsonlines import comparison_line, coverage_line
 from .kernel import Kernel
+from .matching import Matches
 from .modes import Setup
 from .paths import PathsGrouped
 from .plan import Plan, Skipped
@@ -94,6 +97,8 @@ def _main(asked: argparse.Namespace) -> int:
         sys.stdout.write(files.SCHEMA.read_text(encoding="utf-8"))
         return 0
     traces = _tree()
+    if asked.diff is not None:
+        return _diff(asked)
     if asked.read is not None:
         return _replay(asked, traces, rules.load(files.RULES, traces))
     if asked.explain is not None:
@@ -185,11 +190,8 @@ def _replay(asked: argparse.Namespace, traces: tree.Tree, meanings: Rules) -> in
                 )
         if modes.with_detail(asked) and not header.detail:
             raise UsageError(f"{asked.read} was recorded without --detail: leave out --detail and its columns")
-        named = None if asked.netns is None or asked.netns.isdigit() else asked.netns
-        wanted = header.own_netns if asked.netns_current else None if named or not asked.netns else int(asked.netns)
-        packet_filter = _filter(asked, wanted)
         shown_at = selection.choose_recorded(traces, header.traces, trace=asked.trace, exclude=asked.trace_exclude)
-        matches = matching.matcher(packet_filter, header, recording.host, named, shown_at)
+        packet_filter, matches = _matcher(asked, recording, shown_at)
         display = replace(view.display_of(asked, header), utc_offset_s=header.utc_offset_s)
         shown = header if derived is None else replace(header, mode=mode)
         with view.output_of(asked) as out:
@@ -216,6 +218,27 @@ def _replay(asked: argparse.Namespace, traces: tree.Tree, meanings: Rules) -> in
         if recording.next is not None:
             log.warning("nettrace: %s goes on in %s, which is not there", asked.read, recording.next)
     return int(sink.failed)
+
+
+def _diff(asked: argparse.Namespace) -> int:
+    """--diff: what differs between two recordings."""
+    found = comparison.compare(asked.diff[0], asked.diff[1], lambda recording: _matcher(asked, recording)[1])
+    sys.stdout.write(comparison_line(found) if asked.json else comparison_text(found))
+    for side in (found.first, found.second):
+        if side.trouble:
+            raise StreamError(side.trouble)
+    return 0
+
+
+def _matcher(
+    asked: argparse.Namespace, recording: Recording, traces: Optional[Collection[str]] = None
+) -> tuple[PacketFilter, Optional[Matches]]:
+    """The conditions on packets, and what says which packets of a recording fit, of these traces."""
+    header = recording.header
+    named = None if asked.netns is None or asked.netns.isdigit() else asked.netns
+    wanted = header.own_netns if asked.netns_current else None if named or not asked.netns else int(asked.netns)
+    packet_filter = _filter(asked, wanted)
+    return packet_filter, matching.matcher(packet_filter, header, recording.host, named, traces)
 
 
 def _replayed(recording: Recording, player: Player) -> Optional[Summary]:

@@ -11,6 +11,7 @@ from .errors import ConfigurationError, UsageError
 from .event import Context, Event
 from .header import Header
 from .host import Host
+from .matching import Matches
 from .suggest import did_you_mean
 from .yamlfile import Item
 
@@ -49,7 +50,7 @@ class Expectation:
     """What the packets of a flow are to do."""
 
     name: str
-    matches: Callable[[Context], bool]
+    matches: Matches
     least: int = 1  # packets
     most: Optional[int] = None
     must_pass: tuple[Point, ...] = ()  # in this order
@@ -181,7 +182,7 @@ class _Run:
     def points(self, item: Item) -> tuple[Point, ...]:
         return tuple(self.point(each) for each in _some(item))
 
-    def flow(self, item: Item) -> Callable[[Context], bool]:
+    def flow(self, item: Item) -> Matches:
         fields = item.fields((), _FLOW)
         inner = "inner" in fields and fields["inner"].boolean()
         words = {name: _word(field) for name, field in fields.items() if name != "inner"}

@@ -12,7 +12,9 @@ from socket import AF_INET, AF_INET6, inet_ntop
 from typing import Any, Callable, NamedTuple, Optional, TextIO, Union
 
 from . import event, sockets, tables
+from .alignment import Parting
 from .analyzers import Told
+from .comparison import Comparison, Side, Slower
 from .coverage import Coverage
 from .diagnosis import Analysis, Finding
 from .event import Context, Device, Event, Packet, Socket
@@ -308,6 +310,48 @@ def coverage_line(coverage: Coverage) -> str:
     plain = {
         "type": "coverage", "format": FORMAT, "kernel": coverage.release, "functions": coverage.functions,
         "traceable_known": coverage.traceable_known, "traces": found,
+    }  # fmt: skip
+    return json.dumps(plain, separators=(",", ":")) + "\n"
+
+
+def comparison_line(found: Comparison) -> str:
+    """What became different between two recordings, as one line of JSON."""
+
+    def side(one: Side) -> dict[str, Any]:
+        return {
+            "path": one.path, "kernel": one.header.kernel, "packets": one.packets, "incomplete": one.incomplete,
+            "alone": one.alone, "trouble": one.trouble or None,
+        }  # fmt: skip
+
+    def times(row: Union[Parting, Slower]) -> dict[str, Any]:
+        return {**row._asdict(), "first_ns": str(row.first_ns), "second_ns": str(row.second_ns)}
+
+    plain = {
+        "type": "diff",
+        "format": FORMAT,
+        "first": side(found.first),
+        "second": side(found.second),
+        "scope": found.scope.text,
+        "traces": found.traces,
+        "flows": [
+            {
+                "name": flow.name, "first": flow.first, "second": flow.second,
+                "pairs": flow.pairs, "parted": flow.parted,
+                "partings": [
+                    {
+                        "pairs": count, **times(place),
+                        "differences": [each._asdict() for each in place.differences],
+                        **{name: getattr(place, name) or None for name in ("after", "meet")},
+                    }
+                    for count, place in flow.partings.values()
+                ],
+                "shares": [share._asdict() for share in flow.shares],
+            }
+            for flow in found.flows
+        ],
+        "slower": [times(row) for row in found.slower],
+        "unpaired": found.unpaired,
+        "uncounted": found.uncounted,
     }  # fmt: skip
     return json.dumps(plain, separators=(",", ":")) + "\n"
 

@@ -20,11 +20,13 @@ _OF_DETAIL = {"tgid": "--pid", "comm": "--comm", "mark": "--mark"}
 _OF_SOCKETS = {"srtt_us": "--filter-srtt", "min_rtt_us": "--filter-minrtt"}
 _WITH_SOCKETS = ("sockets", "trouble")
 
+Matches = Callable[[Context], Optional[Context]]
+
 
 def matcher(
     packet_filter: PacketFilter, header: Header, host: Host, netns: Optional[str] = None,
     traces: Optional[Collection[str]] = None,
-) -> Optional[Callable[[Context], Optional[Context]]]:  # fmt: skip
+) -> Optional[Matches]:  # fmt: skip
     """What says what is shown of a packet, None: nothing; or None: all of every one is.
 
     netns: the name of the namespace that it must be in. traces: whose events are shown. Raises UsageError for what

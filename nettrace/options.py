@@ -74,6 +74,11 @@ _NOT_WITH_REPORT = (
     "json", "diag", "ret", "detail", "output", "date", "latency", "latency_summary", "latency_show", "latency_free",
     "tiny_show", "paths",
 )  # fmt: skip
+# All that two recordings can be asked for.
+_WITH_DIFF = (
+    "diff", "json", "verbose", "debug", "saddr", "daddr", "addr", "sport", "dport", "port", "proto", "tcp_flags",
+    "pkt_len", "mark", "iface", "netns", "netns_current", "pid", "comm", "inner",
+)  # fmt: skip
 _NOT_WITH_ASSERT = (
     "basic", "func_stats", "drop", "latency", "latency_summary", "monitor", "metrics", "sock", "rtt", "rtt_by_peer",
     "rtt_detail", "diag", "json",
@@ -122,6 +127,9 @@ def parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
             raise UsageError(f"there is no option {word}{hint}")
     words += arguments[end + 1 :]
     options.expression = " ".join(words) if words else None
+    if options.diff is not None:
+        changed = [name for name, value in vars(options).items() if value != parser.get_default(name)]
+        _refuse(options, [name for name in changed if name not in _WITH_DIFF], "--diff, which compares two recordings")
     options.count = _positive("-c", options.count)
     megabytes = _positive("-C", options.rotate_size)
     options.rotate_size = None if megabytes is None else megabytes * 1_000_000
@@ -400,6 +408,7 @@ def _add_kept(group: argparse._ArgumentGroup) -> None:
     add("-W", "--rotate-count", metavar="N", help="-C, and keep only the last N files")
     add("-r", "--read", metavar="FILE", help="show a recording instead, on any host and without root")
     add("--report", metavar="FILE", help="-r, and make a page of it: HTML, for a post-mortem")
+    add("--diff", nargs=2, metavar=("A", "B"), help="where the packets of two recordings part, and what differs there")
     add(
         "--assert", metavar="YAML", dest="expect",
         help="whether packets do what this file expects, in place of them; exit status 1: they do not",

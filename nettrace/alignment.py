@@ -1,0 +1,217 @@
+"""Where two packets that should do the same part, and what differs there."""
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from difflib import SequenceMatcher
+from itertools import takewhile, zip_longest
+from typing import NamedTuple, Optional
+
+from . import analyzers, live
+from .event import FROM_SOCKET, Context, Device, Event
+from .flows import without_client_ports
+from .packets import change_text
+from .replay import Recording
+
+# What is told of events that says nothing about the way of a packet, or is another thing each time.
+_RESTLESS = ("round trip", "retransmission", "functions at this hook", "decided by")
+_COUNTING = ("queue", "receive buffer", "accept queue", "size", "rule")
+# States in which a neighbour's address is known.
+_KNOWN_NEIGHBOUR = re.compile(r"\b(?:REACHABLE|STALE|DELAY|PROBE|PERMANENT|NOARP)\b")
+_PLACE = "place of the drop"
+_POINTER = re.compile(r"\b0x[0-9a-f]{9,}\b")
+
+
+class Said(NamedTuple):
+    """What a step says of one thing: as it is compared, and as it is shown."""
+
+    compared: str
+    text: str
+
+
+class Difference(NamedTuple):
+    """What differs at a step that both packets have."""
+
+    trace: str
+    what: str
+    first: str
+    second: str
+
+
+class Parting(NamedTuple):
+    """The first place where two packets differ."""
+
+    skb: int  # of the packet and its clones, in the order in which they were seen
+    alike: int  # steps of it before
+    differences: tuple[Difference, ...]  # at steps that both have, up to where their ways part
+    first_ns: int  # when that was, since the beginning of the packet
+    second_ns: int
+    after: str = ""  # the last trace before the ways part; empty: they part at once, or not at all
+    first: tuple[str, ...] = ()  # where the ways part, what the first one does until they meet again
+    second: tuple[str, ...] = ()
+    meet: str = ""  # where they meet again
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """What is the same for packets that differ in the same way."""
+        return self._replace(first_ns=0, second_ns=0)
+
+
+def lives(events: Sequence[Event]) -> list[list[Event]]:
+    """The steps of each skb of a packet by itself, the skbs in the order of their first steps."""
+    found: list[list[Event]] = []
+    now: dict[int, list[Event]] = {}
+    for item in events:
+        life = now.get(item.skb)
+        # A clone may be given the address of one that was freed.
+        if life is None or item.number <= life[-1].number:
+            life = now[item.skb] = []
+            found.append(life)
+        life.append(item)
+    return found
+
+
+class Reader:
+    """Reads the steps of a recording's packets as they can be compared with those of another one.
+
+    traces: those that count. with_addresses: whether addresses are to be the same.
+    """
+
+    def __init__(self, recording: Recording, traces: Collection[str], *, with_addresses: bool) -> None:
+        self.returns = live.return_types(recording.host, recording.header.traces)
+        self.kernel = recording.header.kernel
+        self._recording = recording
+        self._traces = traces
+        self._with_addresses = with_addresses
+        # That an skb is freed in the end, and by what, is not part of its way.
+        self._frees = {trace.name for trace in recording.header.traces if trace.role == "free"}
+        self._lookups = recording.lookups
+
+    def lives(self, context: Context) -> list[list[Event]]:
+        """The steps that count of each skb."""
+        return [[item for item in life if self._counts(item)] for life in lives(context.events)]
+
+    def _counts(self, item: Event) -> bool:
+        return item.trace in self._traces and item.trace not in self._frees
+
+    def name(self, item: Event) -> str:
+        """A step, and why it is one that a packet should not meet."""
+        said = self.said(item, None)
+        why = [said[what].text for what in ("drop reason", _PLACE) if what in said]
+        return f"{item.trace} ({', '.join(why)})" if why else item.trace
+
+    def said(self, item: Event, before: Optional[Event]) -> dict[str, Said]:
+        """What a step says, by what that is about; before: the step before it of this skb."""
+        found = dict(self._told(item))
+        if item.device is not None and (item.device.ifindex or item.device.netns):
+            place = self._place(item.device)
+            found["device"] = Said(place, place)
+        change = "" if before is None else change_text(before.packet, item.packet)
+        found["headers"] = Said(self._general(change), change or "unchanged")
+        # Of what has no headers yet, TCP keeps another number in the place of the mark.
+        if item.detail is not None and not item.packet.flags & FROM_SOCKET:
+            found["mark"] = Said(str(item.detail.mark), f"0x{item.detail.mark:x}")
+        if item.returned is not None:
+            text = self._lookups.returned(item.trace, item.returned.value)
+            compared = text
+            if (self.returns(item.trace) or "").endswith("*"):
+                compared = "an address" if item.returned.value else "NULL"
+            found["return"] = Said(_POINTER.sub("an address", compared), text)
+        if item.drop is not None:
+            reason = "" if item.drop.reason is None else self._recording.host.drop_reason(item.drop.reason)
+            symbol = self._recording.host.symbol(item.drop.location)
+            if reason:
+                found["drop reason"] = Said(reason, reason)
+            if symbol is not None:
+                found[_PLACE] = Said(symbol.name, symbol.name)
+        return found
+
+    def _told(self, item: Event) -> Iterator[tuple[str, Said]]:
+        told: Sequence[analyzers.Told] = self._recording.diagnosis.told(item)
+        for label, text, _ in told:
+            if label not in _RESTLESS:
+                compared = re.sub(r"\d+", "N", text) if label in _COUNTING else text
+                if label == "neighbour":
+                    compared = _KNOWN_NEIGHBOUR.sub("known", text)
+                yield label, Said(self._general(compared), text)
+
+    def _place(self, device: Device) -> str:
+        """A device and its namespace by name, as numbers are others on other hosts."""
+        netns = "" if device.netns == self._lookups.own_netns else self._lookups.netns(device.netns) or "unnamed"
+        name = device.name if device.ifindex else ""
+        return f"{name}@{netns}" if netns else name
+
+    def _general(self, text: str) -> str:
+        """A text without what differs from run to run or, where addresses do not count, from host to host."""
+        text = re.sub(r"\bid \d+ -> \d+", "id", without_client_ports(text))
+        if not self._with_addresses:
+            text = re.sub(r" via \S+|(?<=source) \S+ -> [^\s,]+|(?<=destination) \S+ -> [^\s,]+", "", text)
+        return text
+
+
+def parting(first: Context, second: Context, mine: Reader, theirs: Reader) -> Optional[Parting]:
+    """The first place where two packets differ; None: nowhere."""
+    ways, others = mine.lives(first), theirs.lives(second)
+    nothing: list[Event] = []
+    starts = first.events[0].time_ns, second.events[0].time_ns
+    places = [
+        _of_life(skb, way, other, mine, theirs, starts)
+        for skb, (way, other) in enumerate(zip_longest(ways, others, fillvalue=nothing))
+    ]
+    found = min((place for place in places if place is not None), key=lambda place: place.first_ns, default=None)
+    if found is None and first.unfinished != second.unfinished:
+        ends = ["not seen to be freed" if context.unfinished else "freed" for context in (first, second)]
+        first_ns, second_ns = (context.events[-1].time_ns - start for context, start in zip((first, second), starts))
+        return Parting(0, len(first.events), (Difference(first.events[-1].trace, "end", *ends),), first_ns, second_ns)
+    return found
+
+
+def _of_life(
+    skb: int, way: Sequence[Event], other: Sequence[Event], mine: Reader, theirs: Reader, starts: tuple[int, int]
+) -> Optional[Parting]:
+    """The first place where the ways of one skb differ."""
+    traces, other_traces = [item.trace for item in way], [item.trace for item in other]
+    alike = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(traces, other_traces))))
+    differences: list[Difference] = []
+    here = alike  # the first step that is not the same
+    for at in range(alike):
+        said = mine.said(way[at], way[at - 1] if at else None)
+        other_said = theirs.said(other[at], other[at - 1] if at else None)
+        differences += _differences(way[at].trace, said, other_said, mine, theirs)
+        if differences:
+            here = min(here, at)
+    rest, other_rest = way[alike:], other[alike:]
+    if not (differences or rest or other_rest):
+        return None
+    until, other_until = _meeting(traces[alike:], other_traces[alike:])
+    first_ns, second_ns = (_elapsed(life, here, start) for life, start in zip((way, other), starts))
+    return Parting(
+        skb, here, tuple(differences), first_ns, second_ns,
+        after=traces[alike - 1] if alike and (rest or other_rest) else "",
+        first=tuple(map(mine.name, rest[:until])),
+        second=tuple(map(theirs.name, other_rest[:other_until])),
+        meet=rest[until].trace if until < len(rest) else "",
+    )  # fmt: skip
+
+
+def _elapsed(life: Sequence[Event], here: int, start_ns: int) -> int:
+    """When this step was or, if there is none, the last one."""
+    return life[min(here, len(life) - 1)].time_ns - start_ns if life else 0
+
+
+def _meeting(rest: Sequence[str], other_rest: Sequence[str]) -> tuple[int, int]:
+    """After how many steps two ways that part meet again; their ends if they do not."""
+    blocks = SequenceMatcher(None, rest, other_rest, autojunk=False).get_matching_blocks()
+    return blocks[0].a, blocks[0].b
+
+
+def _differences(
+    trace: str, said: dict[str, Said], other_said: dict[str, Said], mine: Reader, theirs: Reader
+) -> Iterator[Difference]:
+    for what in (what for what in said if what in other_said):
+        if said[what].compared != other_said[what].compared:
+            # Another kernel may have other functions in this place, and functions that return other things.
+            if mine.kernel != theirs.kernel and (
+                what == _PLACE or (what == "return" and mine.returns(trace) != theirs.returns(trace))
+            ):
+                continue
+            yield Difference(trace, what, said[what].text, other_said[what].text)
