@@ -18,6 +18,7 @@ _COUNTING = ("queue", "receive buffer", "accept queue", "size", "rule")
 # States in which a neighbour's address is known.
 _KNOWN_NEIGHBOUR = re.compile(r"\b(?:REACHABLE|STALE|DELAY|PROBE|PERMANENT|NOARP)\b")
 _PLACE = "place of the drop"
+_KNOWN_MAX = 1 << 14  # steps that say the same, whose words are kept
 _POINTER = re.compile(r"\b0x[0-9a-f]{9,}\b")
 
 
@@ -79,6 +80,7 @@ class Reader:
     def __init__(self, recording: Recording, traces: Collection[str], *, with_addresses: bool) -> None:
         self.returns = live.return_types(recording.host, recording.header.traces)
         self.kernel = recording.header.kernel
+        self._known: dict[tuple[object, ...], dict[str, Said]] = {}
         self._recording = recording
         self._traces = traces
         self._with_addresses = with_addresses
@@ -101,15 +103,28 @@ class Reader:
 
     def said(self, item: Event, before: Optional[Event]) -> dict[str, Said]:
         """What a step says, by what that is about; before: the step before it of this skb."""
+        headers = item.packet
+        change = "" if before is None else change_text(before.packet, headers)
+        # Of what has no headers yet, TCP keeps another number in the place of the mark.
+        mark = None if item.detail is None or headers.flags & FROM_SOCKET else item.detail.mark
+        returned = None if item.returned is None else item.returned.value
+        size = (headers.l3_protocol, headers.l3_length, headers.gso_size) if item.facts else None
+        alike = item.trace, item.device, item.facts, item.drop, change, mark, returned, size
+        found = self._known.get(alike)
+        if found is None:
+            if len(self._known) >= _KNOWN_MAX:
+                self._known.clear()
+            found = self._known[alike] = self._said(item, change, mark)
+        return found
+
+    def _said(self, item: Event, change: str, mark: Optional[int]) -> dict[str, Said]:
         found = dict(self._told(item))
         if item.device is not None and (item.device.ifindex or item.device.netns):
             place = self._place(item.device)
             found["device"] = Said(place, place)
-        change = "" if before is None else change_text(before.packet, item.packet)
         found["headers"] = Said(self._general(change), change or "unchanged")
-        # Of what has no headers yet, TCP keeps another number in the place of the mark.
-        if item.detail is not None and not item.packet.flags & FROM_SOCKET:
-            found["mark"] = Said(str(item.detail.mark), f"0x{item.detail.mark:x}")
+        if mark is not None:
+            found["mark"] = Said(str(mark), f"0x{mark:x}")
         if item.returned is not None:
             text = self._lookups.returned(item.trace, item.returned.value)
             compared = text

@@ -80,7 +80,8 @@ class Expectation:
                 why = "no packet fits, so nothing was tested" if self.least == 1 else f"no packet fits, not {wanted}"
             return [Fault(why)]
         if self.most is not None and packets > self.most:
-            return [Fault(f"{packets} packets, not {'' if self.least == self.most else 'at most '}{self.most}")]
+            most = str(self.most) if self.least == self.most else f"at most {self.most}"
+            return [Fault(f"{packets} packet{'' if packets == 1 else 's'}, not {most}")]
         if self.most is not None and not seen_whole and not self.incomplete:
             return [Fault(f"{packets} packets were seen, and there may be more that were lost", unknown=True)]
         return []
@@ -205,10 +206,11 @@ def load(path: str, header: Header, host: Host) -> Expectations:
         incomplete = "incomplete" in fields and fields["incomplete"].choice(_WORDS) == "allow"
         run = _Run.of(header, host)
         found = tuple(_expectation(item, run, incomplete) for item in _some(fields["expect"]))
-        names = [each.name for each in found]
-        for item, name in zip(fields["expect"].items(), names):
-            if names.count(name) > 1:
-                raise item.error(f"two expectations are called '{name}'")
+        names: set[str] = set()
+        for item, each in zip(fields["expect"].items(), found):
+            if each.name in names:
+                raise item.error(f"two expectations are called '{each.name}'")
+            names.add(each.name)
     except ConfigurationError as error:
         raise UsageError(f"--assert: {error}") from error
     return Expectations(Path(path).stem, found, incomplete)

@@ -12,7 +12,8 @@ from .packets import packet_text
 # From here on, Linux gives ports to clients, others with each connection.
 CLIENT_PORTS = 32768
 # What no two packets have in common: sequence numbers, the ids of pings, lengths, hardware addresses.
-_OWN = re.compile(r",? (?:seq: |id: |seq:0x|spi:0x|gso:)[0-9a-fx]+| seq:\d+, ack:\d+,| at \S+$")
+_OWN = re.compile(r",? (?:seq: |id: |seq:0x|spi:0x|gso:)[0-9a-fx]+| seq:\d+, ack:\d+,")
+_HARDWARE = re.compile(r"(?<= is at )\S+")
 _PORT = re.compile(r":(\d{5})\b")
 
 
@@ -25,7 +26,7 @@ class Scope(NamedTuple):
 
 @functools.lru_cache(maxsize=4096)
 def _with_addresses(packet: Packet) -> str:
-    return without_client_ports(_OWN.sub("", packet_text(packet)))
+    return without_client_ports(_HARDWARE.sub("*", _OWN.sub("", packet_text(packet))))
 
 
 @functools.lru_cache(maxsize=4096)

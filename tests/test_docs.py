@@ -64,11 +64,16 @@ def flattened(text: str) -> str:
     return " ".join(text.split())
 
 
+def _placeholders(action: Action) -> tuple[str, ...]:
+    """What stands for the values of an option."""
+    return action.metavar if isinstance(action.metavar, tuple) else (action.metavar,) if action.metavar else ()
+
+
 def test_the_readme_tells_all_options() -> None:
     told = [row[0] for row in rows(section(README, "## Options", "\nA run needs"))]
     expected = []
     for action in ACTIONS:
-        value = "HOW" if action.choices else action.metavar
+        value = "HOW" if action.choices else " ".join(_placeholders(action))
         names = ", ".join(action.option_strings)
         expected.append(f"`{names} {value}`" if value else f"`{names}`")
     assert [cell for cell in told if cell.startswith("`")] == expected
@@ -145,7 +150,7 @@ def test_the_examples_of_traces_can_be_added(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", [unescaped(section(README, "## Options", "\n## ")), plain(MAN)], ids=["README", "man"])
 def test_choices_and_placeholders_are_told(text: str) -> None:
     for action in ACTIONS:
-        for word in (*(action.choices or ()), *([action.metavar] if action.metavar else [])):
+        for word in (*(action.choices or ()), *_placeholders(action)):
             assert re.search(rf"(?<![\w-]){re.escape(str(word))}(?![\w-])", text), word
 
 
