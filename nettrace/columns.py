@@ -185,7 +185,9 @@ class Decoder:
         )  # fmt: skip
         events: list[Event] = list(map(tuple.__new__, repeat(Event), rows))
         for at, *row in chunk.get("drop", ()):
-            events[at] = events[at]._replace(drop=self._drop(row))
+            drop = self._drop(row)
+            operator.index(drop.location)
+            events[at] = events[at]._replace(drop=drop)
         for at, *row in chunk.get("socket", ()):
             events[at] = events[at]._replace(socket=self._socket(row))
         for at, *stack in chunk.get("stack", ()):

@@ -184,7 +184,8 @@ class Recorded:
     def take(self, kind: str, key: Key, answer: Any) -> None:
         """An answer that the host gave."""
         if kind == "symbol" and answer is not None:
-            answer = Symbol(*answer[: len(Symbol._fields)])
+            name, offset, *rest = answer[: len(Symbol._fields)]
+            answer = Symbol(str(name), int(offset), *rest)
         elif kind == "enum":
             answer = dict(answer)
         elif kind == "owner" and answer is not None:

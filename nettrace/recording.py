@@ -146,10 +146,10 @@ def opened(path: str) -> IO[bytes]:
         # One that is not ready to be read, such as a pipe without a writer, must not be waited for.
         number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
-        raise UsageError(f"-r: {path} cannot be read: {os.strerror(error.errno or 0)}") from error
+        raise UsageError(f"{path} cannot be read: {os.strerror(error.errno or 0)}") from error
     if not stat.S_ISREG(os.fstat(number).st_mode):
         os.close(number)
-        raise UsageError(f"-r: {path} is no file: give the name of a recording")
+        raise UsageError(f"{path} is no file: give the name of a recording")
     return os.fdopen(number, "rb")
 
 

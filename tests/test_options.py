@@ -189,6 +189,15 @@ NOT_WITH_REPORT = [
 ]  # fmt: skip
 SPELT = {"--diag-quiet": "--diag", "-o": "--output"}
 REPLAYS = "-r, which replays what was recorded: leave one of them out"
+JUDGES = "--assert, which judges whole packets: leave one of them out"
+NOT_WITH_ASSERT = [
+    ["--basic"], ["--func-stats"], ["--drop"], ["--latency"], ["--latency-summary"], ["--monitor"], ["--sock"],
+    ["--rtt"], ["--rtt-by-peer"], ["--rtt-detail"], ["--diag"], ["--json"],
+]  # fmt: skip
+NOT_WITH_DIFF = [
+    ["--basic"], ["--drop"], ["--diag"], ["--detail"], ["--ret"], ["-t", "ip"], ["--read", "z"], ["-w", "z"],
+    ["--count", "5"], ["--assert", "z"], ["--min-latency", "5"], ["--rate-limit", "5"],
+]  # fmt: skip
 NOT_WITH_READ = [
     ["-w", "y"], ["--stack"], ["--trace-stack", "ip"], ["--hooks"], ["--drop-stack"], ["--reason", "NO_SOCKET"],
     ["--rate-limit", "5"], ["--force"], ["--perf-buffer"], ["--btf-path", "x"], ["--print-bpf"], ["--print-filter"],
@@ -269,6 +278,11 @@ NOT_WITH_READ = [
             (["-r", "x", "--report", "y", *words], f"{SPELT.get(words[0], words[0])} says nothing with {PAGES}")
             for words in NOT_WITH_REPORT
         ),
+        *((["--assert", "x", *words], f"{words[0]} says nothing with {JUDGES}") for words in NOT_WITH_ASSERT),
+        (["--junit", "x"], "--junit is about what --assert found: give --assert too"),
+        *((["--diff", "x", "y", *words], f"{words[0]} says nothing with --diff") for words in NOT_WITH_DIFF),
+        (["--diff", "x", "y", "udp"], "a filter expression says nothing with --diff"),
+        (["--diff", "x"], "argument --diff: expected 2 arguments"),
     ],
 )
 def test_contradictions_are_refused_in_one_sentence(words: list[str], said: str) -> None:
@@ -297,6 +311,9 @@ def test_contradictions_are_refused_in_one_sentence(words: list[str], said: str)
         ["--drop", "--reason", "NO_SOCKET", "--drop-stack", "-o", "pid", "--date", "-p", "tcp", "-c", "3", "--inner"],
         ["--drop-stat", "--reason", "NO_SOCKET", "--rate-limit", "5", "-c", "3", "-v"],
         ["--paths", "--trace-free", "ip_rcv", "--trace-noclone", "-c", "5", "-v", "--json", "-w", "x", "-p", "tcp"],
+        ["--assert", "x", "--junit", "y", "-p", "tcp", "-w", "z", "-c", "5", "--detail", "--latency-free"],
+        ["-r", "x", "--assert", "y", "-p", "tcp", "--min-latency", "1ms"],
+        ["--diff", "x", "y", "--json", "-p", "tcp", "--addr", "10.0.0.1", "--inner", "--netns", "blue", "-v"],
         ["-t", "?"],
         ["-t", " ? ", "--backend", "kprobe"],
         ["-t", "tcp_*,ip?rcv"],
