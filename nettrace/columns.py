@@ -11,7 +11,7 @@ from operator import add, sub
 from typing import Any, Callable, Optional, TypeVar, Union
 
 from .errors import StreamError
-from .event import Detail, Device, Drop, Event, Packet, Record, Return, Socket
+from .event import HAS_L4, Detail, Device, Drop, Event, Packet, Record, Return, Socket
 
 Column = Union[int, list[int]]  # a number: all rows have it
 Thing = TypeVar("Thing", Packet, Device, Detail)
@@ -264,7 +264,10 @@ def _packet_maker(names: Sequence[str]) -> Callable[[Sequence[Any]], Packet]:
         numbers = [*values[:saddr_at], *values[least:inner_at]]
         if set(map(type, numbers)) != {int} or not _is_readable(values[saddr_at], values[daddr_at], values[l4_at]):
             raise ValueError("a packet's headers")
-        return Packet(*values)
+        packet = Packet(*values)
+        if packet.flags & HAS_L4 and not packet.l4:
+            raise ValueError("a packet without the header that it should have")
+        return packet
 
     return make
 

@@ -187,7 +187,9 @@ class Recorded:
             name, offset, *rest = answer[: len(Symbol._fields)]
             answer = Symbol(str(name), int(offset), *rest)
         elif kind == "enum":
-            answer = dict(answer)
+            answer = {int(number): str(name) for number, name in answer}
+        elif kind in ("type", "netns") and answer is not None:
+            answer = str(answer)
         elif kind == "owner" and answer is not None:
             answer = (str(answer[0]), int(answer[1]))
         elif kind == "evidence":
