@@ -5,7 +5,7 @@ wait for their like.
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from math import sqrt
@@ -35,6 +35,7 @@ LEAST_CHANGE = 0.1
 PERCENTS = (50, 99)
 
 Path = tuple[tuple[str, ...], ...]  # the traces of each skb of a packet
+Times = tuple[Counter[int], Counter[int]]  # how often, by bucket, on both sides
 Wanted = Callable[[Recording], Optional[Matches]]
 
 
@@ -58,7 +59,7 @@ class Share(NamedTuple):
 
 
 class Slower(NamedTuple):
-    """A percentile that is another one: of a flow's packets, or of a step from one trace to another."""
+    """A percentile that is another one: of packets that took the same path, or of a step from one trace to another."""
 
     name: str
     percent: int
@@ -121,7 +122,7 @@ def compare(first: str, second: str, wanted: Wanted) -> Comparison:
     flows = sorted(found.flows.values(), key=lambda flow: (-flow.first - flow.second, flow.name))
     for flow in flows:
         flow.shares = _shares(flow, found.paths[flow.name])
-    slower = [*_slower(found.times), *_slower(found.steps)]
+    slower = [*_slower(_commonest(found.paths)), *_slower(found.steps)]
     return Comparison(told[0], told[1], len(both), scope, tuple(flows), tuple(slower), found.unpaired, found.uncounted)
 
 
@@ -187,9 +188,8 @@ class _Found:
 
     def __init__(self) -> None:
         self.flows: dict[str, Flow] = {}
-        self.paths: dict[str, dict[Path, list[int]]] = {}  # of a flow
-        self.times: dict[str, tuple[Counter[int], Counter[int]]] = {}  # of a flow, by bucket
-        self.steps: dict[str, tuple[Counter[int], Counter[int]]] = {}
+        self.paths: dict[str, dict[Path, Times]] = {}  # of a flow, from the first trace to the last
+        self.steps: dict[str, Times] = {}
         self.unpaired = self.uncounted = 0
         self._waiting: dict[str, deque[tuple[int, Context]]] = {}
         self._held = self._paths = 0
@@ -232,28 +232,36 @@ class _Found:
         paths = self.paths.setdefault(name, {})
         if path not in paths and self._paths < PATHS_MAX:
             self._paths += 1
-            paths[path] = [0, 0]
+            paths[path] = Counter(), Counter()
         if path in paths:
-            paths[path][number] += 1
+            times = [item.time_ns for life in lives for item in life]
+            paths[path][number][bucket(max(times) - min(times)) if times else 0] += 1
         else:
             self.uncounted += 1
-        times = [item.time_ns for life in lives for item in life if item.drop is None]
-        if len(times) > 1:
-            both = self.times.setdefault(f"{name}, from the first trace to the last", (Counter(), Counter()))
-            both[number][bucket(max(times) - min(times))] += 1
         for life in lives:
             for before, item in zip(life, life[1:]):
                 both = self.steps.setdefault(f"{before.trace} -> {item.trace}", (Counter(), Counter()))
                 both[number][bucket(item.time_ns - before.time_ns)] += 1
 
 
-def _shares(flow: Flow, paths: dict[Path, list[int]]) -> list[Share]:
+def _commonest(paths: Mapping[str, Mapping[Path, Times]]) -> dict[str, Times]:
+    """How long packets of each flow took that went the way that most of them do on both sides."""
+    found = {}
+    for name, of_flow in paths.items():
+        times = max(of_flow.values(), key=lambda both: min(map(_total, both)), default=None)
+        if times is not None:
+            found[name if len(of_flow) == 1 else f"{name} (its commonest path)"] = times
+    return found
+
+
+def _total(times: Counter[int]) -> int:
+    return sum(times.values())
+
+
+def _shares(flow: Flow, paths: Mapping[Path, Times]) -> list[Share]:
     """The paths whose share of the flow is another one, the most frequent first."""
-    found = [
-        Share(path, *counts)
-        for path, counts in paths.items()
-        if share_differs(counts[0], flow.first, counts[1], flow.second)
-    ]
+    shares = [Share(path, *map(_total, both)) for path, both in paths.items()]
+    found = [share for share in shares if share_differs(share.first, flow.first, share.second, flow.second)]
     return sorted(found, key=lambda share: (-share.first - share.second, share.path))
 
 
@@ -266,7 +274,7 @@ def share_differs(first: int, of_first: int, second: int, of_second: int) -> boo
     return abs(first / of_first - second / of_second) > ERRORS * error
 
 
-def _slower(times: dict[str, tuple[Counter[int], Counter[int]]]) -> list[Slower]:
+def _slower(times: Mapping[str, Times]) -> list[Slower]:
     """What takes another time now, what became slower by most first."""
     found = []
     for name, both in times.items():

@@ -123,7 +123,7 @@ def test_what_is_not(runs: Runs) -> None:
 
 def test_the_recording_is_judged_alike(runs: Runs) -> None:
     for each in (runs.good, runs.bad):
-        again = run("-r", str(each.recording), "--assert", str(runs.expected))
+        again = run("-r", str(each.recording), "--detail", "--assert", str(runs.expected))
         assert (again.stdout, again.returncode) == (each.text, each.trace.returncode)
 
 
