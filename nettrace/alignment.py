@@ -43,7 +43,7 @@ class Parting(NamedTuple):
 
     skb: int  # of the packet and its clones, in the order in which they were seen
     alike: int  # steps of it before
-    differences: tuple[Difference, ...]  # at steps that both have, up to where their ways part
+    differences: tuple[Difference, ...]  # at steps that both have, up to where their ways part; each once
     first_ns: int  # when that was, since the beginning of the packet
     second_ns: int
     after: str = ""  # the last trace before the ways part; empty: they part at once, or not at all
@@ -186,21 +186,22 @@ def _of_life(
     """The first place where the ways of one skb differ."""
     traces, other_traces = [item.trace for item in way], [item.trace for item in other]
     alike = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(traces, other_traces))))
-    differences: list[Difference] = []
+    differences: dict[tuple[str, str, str], Difference] = {}
     here = alike  # the first step that is not the same
     for at in range(alike):
         said = mine.said(way[at], way[at - 1] if at else None)
         other_said = theirs.said(other[at], other[at - 1] if at else None)
-        differences += _differences(way[at].trace, said, other_said, mine, theirs)
-        if differences:
+        for each in _differences(way[at].trace, said, other_said, mine, theirs):
             here = min(here, at)
+            # What is another thing from here on, such as a mark, is told once.
+            differences.setdefault((each.what, each.first, each.second), each)
     rest, other_rest = way[alike:], other[alike:]
     if not (differences or rest or other_rest):
         return None
     until, other_until = _meeting(traces[alike:], other_traces[alike:])
     first_ns, second_ns = (_elapsed(life, here, start) for life, start in zip((way, other), starts))
     return Parting(
-        skb, here, tuple(differences), first_ns, second_ns,
+        skb, here, tuple(differences.values()), first_ns, second_ns,
         after=traces[alike - 1] if alike and (rest or other_rest) else "",
         first=tuple(map(mine.name, rest[:until])),
         second=tuple(map(theirs.name, other_rest[:other_until])),

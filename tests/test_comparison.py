@@ -148,6 +148,11 @@ def test_what_differs_at_a_step(
     assert (each.trace, each.what, each.first, each.second) == (trace, what, first, second)
 
 
+def test_what_is_another_thing_from_somewhere_on_is_told_once(ping: Context, pair: Pair) -> None:
+    place = the_parting(pair([ping], [ping._replace(events=tuple(map(marked, ping.events)))]))
+    assert [(each.trace, each.what) for each in place.differences] == [("__ip_local_out", "mark")]
+
+
 def test_what_is_another_thing_each_time_is_no_difference(recorded: list[Context], pair: Pair) -> None:
     """Times, sequence numbers, addresses of skbs, the ports of clients."""
 
