@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from difflib import SequenceMatcher
 from itertools import takewhile, zip_longest
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 from . import analyzers, live
 from .event import FROM_SOCKET, Context, Device, Event
@@ -19,6 +19,7 @@ _COUNTING = ("queue", "receive buffer", "accept queue", "size", "rule")
 _KNOWN_NEIGHBOUR = re.compile(r"\b(?:REACHABLE|STALE|DELAY|PROBE|PERMANENT|NOARP)\b")
 _PLACE = "place of the drop"
 _KNOWN_MAX = 1 << 14  # steps that say the same, whose words are kept
+_PLACES_MAX = 4  # of a pair that are told
 _POINTER = re.compile(r"\b0x[0-9a-f]{9,}\b")
 
 
@@ -39,11 +40,11 @@ class Difference(NamedTuple):
 
 
 class Parting(NamedTuple):
-    """The first place where two packets differ."""
+    """A place where two packets differ."""
 
     skb: int  # of the packet and its clones, in the order in which they were seen
     alike: int  # steps of it before
-    differences: tuple[Difference, ...]  # at steps that both have, up to where their ways part; each once
+    differences: tuple[Difference, ...]  # at steps that both have, up to where their ways part, each once
     first_ns: int  # when that was, since the beginning of the packet
     second_ns: int
     after: str = ""  # the last trace before the ways part; empty: they part at once, or not at all
@@ -54,7 +55,7 @@ class Parting(NamedTuple):
     @property
     def kind(self) -> tuple[object, ...]:
         """What is the same for packets that differ in the same way."""
-        return self._replace(first_ns=0, second_ns=0)
+        return self._replace(alike=0, first_ns=0, second_ns=0)
 
 
 def lives(events: Sequence[Event]) -> list[list[Event]]:
@@ -163,61 +164,76 @@ class Reader:
         return text
 
 
-def parting(first: Context, second: Context, mine: Reader, theirs: Reader) -> Optional[Parting]:
-    """The first place where two packets differ; None: nowhere."""
+def partings(first: Context, second: Context, mine: Reader, theirs: Reader) -> list[Parting]:
+    """The places where two packets differ, the first one first, and no more than are worth telling."""
     ways, others = mine.lives(first), theirs.lives(second)
     nothing: list[Event] = []
     starts = first.events[0].time_ns, second.events[0].time_ns
-    places = [
-        _of_life(skb, way, other, mine, theirs, starts)
+    found = [
+        place
         for skb, (way, other) in enumerate(zip_longest(ways, others, fillvalue=nothing))
+        for place in _of_life(skb, way, other, mine, theirs, starts)
     ]
-    found = min((place for place in places if place is not None), key=lambda place: place.first_ns, default=None)
-    if found is None and first.unfinished != second.unfinished:
+    if not found and first.unfinished != second.unfinished:
         ends = ["not seen to be freed" if context.unfinished else "freed" for context in (first, second)]
         first_ns, second_ns = (context.events[-1].time_ns - start for context, start in zip((first, second), starts))
-        return Parting(0, len(first.events), (Difference(first.events[-1].trace, "end", *ends),), first_ns, second_ns)
-    return found
+        end = Difference(first.events[-1].trace, "end", *ends)
+        return [Parting(0, len(first.events), (end,), first_ns, second_ns)]
+    return sorted(found, key=lambda place: place.first_ns)[:_PLACES_MAX]
 
 
 def _of_life(
     skb: int, way: Sequence[Event], other: Sequence[Event], mine: Reader, theirs: Reader, starts: tuple[int, int]
-) -> Optional[Parting]:
-    """The first place where the ways of one skb differ."""
+) -> Iterator[Parting]:
+    """The places where the ways of one skb differ."""
+    differences: dict[tuple[str, str, str], Difference] = {}  # those not told yet
+    told: set[tuple[str, str, str]] = set()
+    here = there = -1  # the first step that they are about
+    at = other_at = 0
+
+    def place(alike: int, other_alike: int, **parts: Any) -> Parting:
+        first_ns, second_ns = _elapsed(way, alike, starts[0]), _elapsed(other, other_alike, starts[1])
+        return Parting(skb, alike, tuple(differences.values()), first_ns, second_ns, **parts)
+
+    for until, other_until, size in _meetings(way, other):
+        if (at, other_at) != (until, other_until):
+            yield place(
+                here if differences else at, there if differences else other_at,
+                after=way[at - 1].trace if at else "",
+                first=tuple(map(mine.name, way[at:until])),
+                second=tuple(map(theirs.name, other[other_at:other_until])),
+                meet=way[until].trace if size else "",
+            )  # fmt: skip
+            differences.clear()
+        for at, other_at in zip(range(until, until + size), range(other_until, other_until + size)):
+            said = mine.said(way[at], way[at - 1] if at else None)
+            other_said = theirs.said(other[other_at], other[other_at - 1] if other_at else None)
+            for each in _differences(way[at].trace, said, other_said, mine, theirs):
+                key = each.what, each.first, each.second
+                # What is another thing from here on, such as a mark, is told once.
+                if key not in told:
+                    here, there = (here, there) if differences else (at, other_at)
+                    told.add(key)
+                    differences[key] = each
+        at, other_at = until + size, other_until + size
+    if differences:
+        yield place(here, there)
+
+
+def _meetings(way: Sequence[Event], other: Sequence[Event]) -> Iterator[tuple[int, int, int]]:
+    """Where two ways are the same: from which step to which, and for how long; at last their ends."""
     traces, other_traces = [item.trace for item in way], [item.trace for item in other]
+    # What they begin with is the same, whatever longer parts they have in common later.
     alike = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(traces, other_traces))))
-    differences: dict[tuple[str, str, str], Difference] = {}
-    here = alike  # the first step that is not the same
-    for at in range(alike):
-        said = mine.said(way[at], way[at - 1] if at else None)
-        other_said = theirs.said(other[at], other[at - 1] if at else None)
-        for each in _differences(way[at].trace, said, other_said, mine, theirs):
-            here = min(here, at)
-            # What is another thing from here on, such as a mark, is told once.
-            differences.setdefault((each.what, each.first, each.second), each)
-    rest, other_rest = way[alike:], other[alike:]
-    if not (differences or rest or other_rest):
-        return None
-    until, other_until = _meeting(traces[alike:], other_traces[alike:])
-    first_ns, second_ns = (_elapsed(life, here, start) for life, start in zip((way, other), starts))
-    return Parting(
-        skb, here, tuple(differences.values()), first_ns, second_ns,
-        after=traces[alike - 1] if alike and (rest or other_rest) else "",
-        first=tuple(map(mine.name, rest[:until])),
-        second=tuple(map(theirs.name, other_rest[:other_until])),
-        meet=rest[until].trace if until < len(rest) else "",
-    )  # fmt: skip
+    yield 0, 0, alike
+    rest, other_rest = traces[alike:], other_traces[alike:]
+    for block in SequenceMatcher(None, rest, other_rest, autojunk=False).get_matching_blocks():
+        yield alike + block.a, alike + block.b, block.size
 
 
 def _elapsed(life: Sequence[Event], here: int, start_ns: int) -> int:
     """When this step was or, if there is none, the last one."""
     return life[min(here, len(life) - 1)].time_ns - start_ns if life else 0
-
-
-def _meeting(rest: Sequence[str], other_rest: Sequence[str]) -> tuple[int, int]:
-    """After how many steps two ways that part meet again; their ends if they do not."""
-    blocks = SequenceMatcher(None, rest, other_rest, autojunk=False).get_matching_blocks()
-    return blocks[0].a, blocks[0].b
 
 
 def _differences(

@@ -11,7 +11,7 @@ from itertools import zip_longest
 from math import sqrt
 from typing import NamedTuple, Optional
 
-from .alignment import Parting, Reader, parting
+from .alignment import Parting, Reader, partings
 from .errors import StreamError, UsageError
 from .event import Context
 from .flows import SCOPES, Scope, headers_of, scope_of
@@ -79,6 +79,7 @@ class Flow:
     pairs: int = 0
     partings: dict[tuple[object, ...], tuple[int, Parting]] = field(default_factory=dict)  # by kind
     parted: int = 0  # pairs
+    others: int = 0  # places where pairs part that are of too many kinds to be told
     shares: list[Share] = field(default_factory=list)  # those that are other ones
 
     @property
@@ -219,12 +220,14 @@ class _Found:
         self._held -= 1
         pair = (context, other) if number == 0 else (other, context)
         flow.pairs += 1
-        place = parting(*pair, sides[0].reader, sides[1].reader)
-        if place is not None:
-            flow.parted += 1
+        places = partings(*pair, sides[0].reader, sides[1].reader)
+        flow.parted += bool(places)
+        for place in places:
             known = flow.partings.get(place.kind)
             if known is not None or len(flow.partings) < KINDS_MAX:
                 flow.partings[place.kind] = (1, place) if known is None else (known[0] + 1, known[1])
+            else:
+                flow.others += 1
 
     def _count(self, number: int, name: str, context: Context, reader: Reader) -> None:
         lives = reader.lives(context)

@@ -56,12 +56,13 @@ def _flow(flow: Flow) -> Iterable[str]:
         return
     counts = f"{_count(flow.first, 'packet')} in {_A}, {flow.second} in {_B}"
     yield f"  {counts}; of {_count(flow.pairs, 'pair')}, {flow.parted or 'none'} {_verb(flow.parted)}"
-    kinds = sorted(flow.partings.values(), key=lambda kind: -kind[0])
+    # Those first that are no detours but lead elsewhere.
+    kinds = sorted(flow.partings.values(), key=lambda kind: (bool(kind[1].meet), -kind[0]))
     for count, place in kinds[:_KINDS_SHOWN]:
         yield from _parting(count, place)
-    rest = flow.parted - sum(count for count, _ in kinds[:_KINDS_SHOWN])
+    rest = flow.others + sum(count for count, _ in kinds[_KINDS_SHOWN:])
     if rest:
-        yield f"  {_count(rest, 'pair')} {_verb(rest)} in other ways"
+        yield f"  and in other ways: {_count(rest, 'time')}"
     if flow.shares:
         yield f"  paths that are taken more or less often, by more than {ERRORS} standard errors:"
     usual = max(flow.shares, key=lambda share: share.first, default=None)

@@ -345,6 +345,7 @@ def comparison_line(found: Comparison) -> str:
                     }
                     for count, place in flow.partings.values()
                 ],
+                "others": flow.others,
                 "shares": [share._asdict() for share in flow.shares],
             }
             for flow in found.flows

@@ -24,6 +24,7 @@ from . import edited, schema
 from .headers import IP, PING, TCP, packet, tcp
 
 CODE = 0xFFFFFFFF81000010
+DROPPED = "kfree_skb (NETFILTER_DROP, nf_hook_slow)"
 SYMBOL = [0, "symbol", CODE, ["nf_hook_slow", 16, 100, ""]]
 
 
@@ -109,6 +110,16 @@ def test_a_detour_comes_back(ping: Context, pair: Pair) -> None:
     place = the_parting(pair([ping], [edited.without(ping, "ip_rcv_core", "ip_route_input_slow")]))
     assert (place.after, place.meet) == ("netif_receive_skb", "fib_validate_source")
     assert (place.first, place.second) == (("ip_rcv_core", "ip_route_input_slow"), ())
+
+
+def test_a_detour_does_not_hide_where_the_ways_part_for_good(ping: Context, reason: int, pair: Pair) -> None:
+    first = edited.without(ping, "ip_finish_output2")
+    second = edited.dropped(edited.without(ping, "neigh_resolve_output"), "ip_rcv_core", reason, CODE)
+    flow = the_flow(pair([first, edited.again(ping, 1000)], [second, edited.again(second, 1000)], answers=[SYMBOL]))
+    assert (flow.pairs, flow.parted) == (2, 2)
+    gone = [(count, place) for count, place in flow.partings.values() if place.second[-1:] == (DROPPED,)]
+    assert [(count, place.after, place.meet) for count, place in gone] == [(2, "ip_rcv_core", "")]
+    assert any(place.meet for _, place in flow.partings.values())
 
 
 def moved(item: Event) -> Event:

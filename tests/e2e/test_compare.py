@@ -6,6 +6,8 @@ What is true is known from ping's own statistics, and from the rule that the tes
 from __future__ import annotations  # pytest 6.0 of Debian 11 does not export all the types
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from ..schema import check_line
 from .net import Host, ping
 from .tool import CHECKOUT, Nettrace, run
 
+OUT = Path("/mnt/out")
 PINGS = 3
 CHAIN = "inet compare input"
 EXPECTED = f"""
@@ -67,6 +70,8 @@ def traced(left: Host, right: Host, folder: Path, name: str, expected: Path) -> 
     ) as trace:  # fmt: skip
         answered = ping(left, right.ip, PINGS)["received"]
         trace.stop()
+    if OUT.is_dir():
+        shutil.copy(recording, OUT)
     return Run(recording, junit, trace, answered)
 
 
@@ -116,7 +121,9 @@ def test_what_is_not(runs: Runs) -> None:
     assert runs.bad.answered == 0
     assert runs.bad.trace.returncode == 1, runs.bad.text
     assert f"FAILED  pings arrive: {PINGS} packets, {PINGS} not as expected, the first one:" in runs.bad.text
-    assert "        it did not pass icmp_rcv after veth_xmit\n        it was dropped in nf_hook_slow" in runs.bad.text
+    # Where netfilter gives the packet up is another place in some kernels.
+    why = r"^        it did not pass icmp_rcv after veth_xmit\n        it was dropped in (nf_hook_slow|nft_do_chain)\b"
+    assert re.search(why, runs.bad.text, re.MULTILINE), runs.bad.text
     assert "FAILED  pings are answered: 0 packets\n        no packet fits" in runs.bad.text
     assert cases(runs.bad.junit) == {"the run was seen whole": True, "pings arrive": False, "pings are answered": False}
 
@@ -135,10 +142,12 @@ def test_where_they_part(runs: Runs) -> None:
     assert request["name"] == "ICMP: 10.0.42.1 -> 10.0.42.2 ping request"
     assert (request["first"], request["second"], request["pairs"], request["parted"]) == (PINGS,) * 4
     assert (reply["first"], reply["second"]) == (PINGS, 0)
-    assert sum(place["pairs"] for place in request["partings"]) == PINGS
-    for place in request["partings"]:
-        assert "nf_hook_slow" in place["second"][-1] and "kfree_skb (" in place["second"][-1]
-        assert "icmp_rcv" in place["first"] and not place["meet"]
+    # Whatever small detours there are beside.
+    gone = [place for place in request["partings"] if place["meet"] is None and place["after"]]
+    assert sum(place["pairs"] for place in gone) == PINGS
+    for place in gone:
+        assert re.match(r"kfree_skb \(.*(nf_hook_slow|nft_do_chain)\)$", place["second"][-1])
+        assert "icmp_rcv" in place["first"]
     text = run("--diff", str(runs.good.recording), str(runs.bad.recording)).stdout
     assert f"of {PINGS} pairs, {PINGS} part\n" in text and "only in A" in text
 
