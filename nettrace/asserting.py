@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Callable, NamedTuple, Optional, TextIO
 from xml.etree import ElementTree
 
+from .counts import counted
 from .errors import UsageError
 from .event import Context, Event
 from .expectations import Expectation, Expectations, Fault
@@ -81,7 +82,7 @@ class Asserted(Text):
     def context(self, context: Context) -> bool:
         """Judges a packet; it is one of those that were looked at, whatever was expected of it."""
         for expectation, tested in zip(self._expected.expectations, self._tested):
-            if expectation.matches(context):
+            if expectation.matches(context) is not None:
                 self._judge(expectation, tested, context)
         return True
 
@@ -132,7 +133,7 @@ class Asserted(Text):
                 for name in sorted(point.traces & self._skipped.keys())
             ]
         failures += [fault.why for fault in tested.first]
-        note = f"{tested.packets} packet{'' if tested.packets == 1 else 's'}"
+        note = counted(tested.packets, "packets")
         if tested.wrong:
             note += f", {tested.wrong} not as expected, the first one:"
         return Result(expectation.name, tuple(failures), note, tested.block)
@@ -146,7 +147,7 @@ def _lost(summary: Summary) -> str:
         (summary.untracked, "packets not followed for want of room"),
         (summary.evicted, "skbs pushed out of the tracking map"), (summary.calls_lost, "returns missed"),
     )  # fmt: skip
-    return ", ".join(f"{count} {what}" for count, what in losses if count)
+    return ", ".join(counted(count, what) for count, what in losses if count)
 
 
 class JUnit:

@@ -6,6 +6,7 @@ from typing import Optional
 
 from .alignment import Difference, Parting
 from .comparison import ERRORS, LEAST_CHANGE, Comparison, Flow, Path, Share, Side, Slower
+from .counts import counted
 
 _STEPS_SHOWN = 6
 _KINDS_SHOWN = 5
@@ -30,39 +31,39 @@ def comparison_text(comparison: Comparison) -> str:
 
 
 def _side(name: str, side: Side) -> str:
-    return f"{name}: {side.path}, {_count(side.packets, 'packet')}, Linux {side.header.kernel}"
+    return f"{name}: {side.path}, {counted(side.packets, 'packets')}, Linux {side.header.kernel}"
 
 
 def _remarks(comparison: Comparison) -> Iterable[str]:
     """What does not count, and why."""
     for name, side in ((_A, comparison.first), (_B, comparison.second)):
         if side.alone:
-            yield f"left out: {_count(len(side.alone), 'trace')} that only {name} had attached: {_some(side.alone)}"
+            yield f"left out: {counted(len(side.alone), 'traces')} that only {name} had attached: {_some(side.alone)}"
         if side.incomplete:
-            yield f"left out: {_count(side.incomplete, 'packet')} of {name}, as part of the path was lost"
+            yield f"left out: {counted(side.incomplete, 'packets')} of {name}, as part of the path was lost"
         if side.trouble:
             yield f"{name} is not whole: {side.trouble}"
     if comparison.unpaired:
-        yield f"not compared one by one for want of room: {_count(comparison.unpaired, 'packet')}"
+        yield f"not compared one by one for want of room: {counted(comparison.unpaired, 'packets')}"
     if comparison.uncounted:
-        yield f"not counted among the paths for want of room: {_count(comparison.uncounted, 'packet')}"
+        yield f"not counted among the paths for want of room: {counted(comparison.uncounted, 'packets')}"
 
 
 def _flow(flow: Flow) -> Iterable[str]:
     yield flow.name
     if not flow.first or not flow.second:
         name, count = (_A, flow.first) if flow.first else (_B, flow.second)
-        yield f"  only in {name}: {_count(count, 'packet')}"
+        yield f"  only in {name}: {counted(count, 'packets')}"
         return
-    counts = f"{_count(flow.first, 'packet')} in {_A}, {flow.second} in {_B}"
-    yield f"  {counts}; of {_count(flow.pairs, 'pair')}, {flow.parted or 'none'} {_verb(flow.parted)}"
+    counts = f"{counted(flow.first, 'packets')} in {_A}, {flow.second} in {_B}"
+    yield f"  {counts}; of {counted(flow.pairs, 'pairs')}, {flow.parted or 'none'} {_verb(flow.parted)}"
     # Those first that are no detours but lead elsewhere.
     kinds = sorted(flow.partings.values(), key=lambda kind: (bool(kind[1].meet), -kind[0]))
     for count, place in kinds[:_KINDS_SHOWN]:
         yield from _parting(count, place)
     rest = flow.others + sum(count for count, _ in kinds[_KINDS_SHOWN:])
     if rest:
-        yield f"  and in other ways: {_count(rest, 'time')}"
+        yield f"  and in other ways: {counted(rest, 'times')}"
     if flow.shares:
         yield f"  paths that are taken more or less often, by more than {ERRORS} standard errors:"
     usual = max(flow.shares, key=lambda share: share.first, default=None)
@@ -76,7 +77,7 @@ def _flow(flow: Flow) -> Iterable[str]:
 def _parting(count: int, place: Parting) -> Iterable[str]:
     skb = f" of skb {place.skb + 1} of the packet" if place.skb else ""
     times = f"{_A} {_milliseconds(place.first_ns)}, {_B} {_milliseconds(place.second_ns)}"
-    yield f"  {_count(count, 'pair')} {_verb(count)} after {_count(place.alike, 'step')}{skb} ({times}):"
+    yield f"  {counted(count, 'pairs')} {_verb(count)} after {counted(place.alike, 'steps')}{skb} ({times}):"
     for each in place.differences[:_DIFFERENCES_SHOWN]:
         yield from _difference(each)
     if place.differences[_DIFFERENCES_SHOWN:]:
@@ -99,7 +100,7 @@ def _path(share: Share, usual: Optional[Share]) -> str:
     """A path, as far as it is another one than that which A has most often."""
     steps = sum(map(len, share.path))
     if usual is None or share is usual:
-        return f"{_count(steps, 'step')}, {_some(_ends(share.path), ' ... ')}"
+        return f"{counted(steps, 'steps')}, {_some(_ends(share.path), ' ... ')}"
     for skb, (way, other) in enumerate(zip(share.path, usual.path)):
         alike = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(way, other))))
         if way != other:
@@ -119,7 +120,7 @@ def _alike(flows: Iterable[Flow]) -> list[str]:
     if not found:
         return ["no flow is the same"]
     packets = sum(flow.first + flow.second for flow in found)
-    lines = [f"{_count(len(found), 'flow')} of {packets} packets {'does' if len(found) == 1 else 'do'} not differ:"]
+    lines = [f"{counted(len(found), 'flows')} of {packets} packets {'does' if len(found) == 1 else 'do'} not differ:"]
     lines += [f"  {flow.name}: {flow.first} in {_A}, {flow.second} in {_B}" for flow in found[:_ROWS_SHOWN]]
     return lines + ([f"  and {len(found) - _ROWS_SHOWN} more"] if found[_ROWS_SHOWN:] else [])
 
@@ -142,10 +143,6 @@ def _some(names: Sequence[str], between: str = ", ") -> str:
 
 def _verb(count: int) -> str:
     return "parts" if count == 1 else "part"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _milliseconds(duration_ns: int) -> str:

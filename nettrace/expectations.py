@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Callable, NamedTuple, Optional
 
 from . import filters, matching, yamlfile
+from .counts import counted
 from .errors import ConfigurationError, UsageError
 from .event import Context, Event
 from .header import Header
@@ -81,7 +82,7 @@ class Expectation:
             return [Fault(why)]
         if self.most is not None and packets > self.most:
             most = str(self.most) if self.least == self.most else f"at most {self.most}"
-            return [Fault(f"{packets} packet{'' if packets == 1 else 's'}, not {most}")]
+            return [Fault(f"{counted(packets, 'packets')}, not {most}")]
         if self.most is not None and not seen_whole and not self.incomplete:
             return [Fault(f"{packets} packets were seen, and there may be more that were lost", unknown=True)]
         return []
@@ -196,7 +197,7 @@ class _Run:
             matches = matching.matcher(packet_filter, self.header, self.host, named)
         except UsageError as error:
             raise item.error(str(error)) from error
-        return matches or (lambda _: True)
+        return matches or (lambda context: context)
 
 
 def load(path: str, header: Header, host: Host) -> Expectations:

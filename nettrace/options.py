@@ -77,11 +77,11 @@ _NOT_WITH_REPORT = (
 # All that two recordings can be asked for.
 _WITH_DIFF = (
     "diff", "json", "verbose", "debug", "saddr", "daddr", "addr", "sport", "dport", "port", "proto", "tcp_flags",
-    "pkt_len", "mark", "iface", "netns", "netns_current", "pid", "comm", "inner",
+    "pkt_len", "mark", "iface", "netns", "netns_current", "pid", "comm", "inner", "expression",
 )  # fmt: skip
 _NOT_WITH_ASSERT = (
     "basic", "func_stats", "drop", "latency", "latency_summary", "monitor", "metrics", "sock", "rtt", "rtt_by_peer",
-    "rtt_detail", "diag", "json",
+    "rtt_detail", "paths", "report", "diag", "json",
 )  # fmt: skip
 _SOCKET_COLUMNS = ("id", "cpu", "netns", "pid", "group", "mark")
 # What --inner is about.
@@ -172,6 +172,8 @@ def _check(options: argparse.Namespace) -> None:
         raise UsageError("--junit is about what --assert found: give --assert too")
     if options.expect is not None:
         _refuse(options, _NOT_WITH_ASSERT, "--assert, which judges whole packets")
+        if options.read is not None:
+            _refuse(options, ("trace", "trace_exclude"), "-r and --assert, which names traces itself")
     if options.diag:
         _refuse(options, ("basic", "func_stats", "drop"), "--diag, which follows packets")
     _check_drop(options)

@@ -385,7 +385,6 @@ def test_a_recording_that_is_cut_off_is_compared_up_to_there(
     [
         (["--detail"], "--detail says nothing with --diff"), (["-c", "5"], "--count says nothing with --diff"),
         (["-r", "x"], "--read says nothing with --diff"), (["--drop"], "--drop says nothing with --diff"),
-        (["icmp"], "a filter expression says nothing with --diff"),
         (["--pid", "5x"], "--pid: '5x' is not the number of a process"),
     ],
 )  # fmt: skip

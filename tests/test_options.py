@@ -192,7 +192,7 @@ REPLAYS = "-r, which replays what was recorded: leave one of them out"
 JUDGES = "--assert, which judges whole packets: leave one of them out"
 NOT_WITH_ASSERT = [
     ["--basic"], ["--func-stats"], ["--drop"], ["--latency"], ["--latency-summary"], ["--monitor"], ["--sock"],
-    ["--rtt"], ["--rtt-by-peer"], ["--rtt-detail"], ["--diag"], ["--json"],
+    ["--rtt"], ["--rtt-by-peer"], ["--rtt-detail"], ["--diag"], ["--json"], ["--paths"],
 ]  # fmt: skip
 NOT_WITH_DIFF = [
     ["--basic"], ["--drop"], ["--diag"], ["--detail"], ["--ret"], ["-t", "ip"], ["--read", "z"], ["-w", "z"],
@@ -281,7 +281,7 @@ NOT_WITH_READ = [
         *((["--assert", "x", *words], f"{words[0]} says nothing with {JUDGES}") for words in NOT_WITH_ASSERT),
         (["--junit", "x"], "--junit is about what --assert found: give --assert too"),
         *((["--diff", "x", "y", *words], f"{words[0]} says nothing with --diff") for words in NOT_WITH_DIFF),
-        (["--diff", "x", "y", "udp"], "a filter expression says nothing with --diff"),
+        (["-r", "x", "--assert", "y", "-t", "ip"], "-t says nothing with -r and --assert, which names traces itself"),
         (["--diff", "x"], "argument --diff: expected 2 arguments"),
     ],
 )
@@ -314,6 +314,7 @@ def test_contradictions_are_refused_in_one_sentence(words: list[str], said: str)
         ["--assert", "x", "--junit", "y", "-p", "tcp", "-w", "z", "-c", "5", "--detail", "--latency-free"],
         ["-r", "x", "--assert", "y", "-p", "tcp", "--min-latency", "1ms"],
         ["--diff", "x", "y", "--json", "-p", "tcp", "--addr", "10.0.0.1", "--inner", "--netns", "blue", "-v"],
+        ["--diff", "x", "y", "udp", "port", "53"],
         ["-t", "?"],
         ["-t", " ? ", "--backend", "kprobe"],
         ["-t", "tcp_*,ip?rcv"],
