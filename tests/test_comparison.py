@@ -24,6 +24,7 @@ from . import edited, schema
 from .headers import IP, PING, TCP, packet, tcp
 
 CODE = 0xFFFFFFFF81000010
+KERNELS = sorted(path.parent.name for path in edited.FOLDER.glob("*/good.ntr"))
 DROPPED = "kfree_skb (NETFILTER_DROP, nf_hook_slow)"
 SYMBOL = [0, "symbol", CODE, ["nf_hook_slow", 16, 100, ""]]
 
@@ -157,6 +158,19 @@ def test_what_differs_at_a_step(
     assert place.after == "" and place.first == place.second == ()
     each = place.differences[0]
     assert (each.trace, each.what, each.first, each.second) == (trace, what, first, second)
+
+
+@pytest.mark.parametrize("first", KERNELS)
+@pytest.mark.parametrize("second", KERNELS)
+def test_a_rule_that_drops_pings_is_found_on_any_kernel(first: str, second: str) -> None:
+    """What tests/e2e/test_compare.py recorded: three pings, and three that a rule of nftables drops."""
+    found = compare(*(str(edited.FOLDER / name) for name in (f"{first}/good.ntr", f"{second}/bad.ntr")), all_of)
+    request, reply = sorted(found.flows, key=lambda flow: flow.name)
+    assert (request.pairs, request.parted, reply.first, reply.second) == (3, 3, 3, 0)
+    gone = [(count, place) for count, place in request.partings.values() if place.after and not place.meet]
+    assert sum(count for count, _ in gone) == 3
+    assert {place.second[-1] for _, place in gone} == {"kfree_skb (NETFILTER_DROP, nft_do_chain)"}
+    assert all("icmp_rcv" in place.first for _, place in gone)
 
 
 def test_what_is_another_thing_from_somewhere_on_is_told_once(ping: Context, pair: Pair) -> None:
