@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from . import files
 from .diagnosis import INFO
 from .errors import StreamError
-from .recording import created
+from .kept import created
 from .sinks import printable
 
 

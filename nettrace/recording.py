@@ -5,18 +5,17 @@ write(2) as soon as something in it may be shown: whatever becomes of the proces
 """
 
 import contextlib
-import errno
 import json
 import os
 import stat
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
-from io import FileIO
 from types import TracebackType
 from typing import IO, Any, Callable, Optional
 
 from .errors import StreamError, UsageError
+from .kept import Kept
 
 FORMAT = 1
 _MAGIC = b"\x93nettrace\r\n\x1a\n"  # a transfer that takes it for text spoils it
@@ -25,6 +24,7 @@ _LENGTH = struct.Struct("<I")
 _CHUNK = struct.Struct("<II")  # length, CRC-32 of the length and of what follows
 _CHUNK_MAX = 1 << 26
 _JSON_MAX = 1 << 28
+_ROOM = "make room, or record less with -C and -W"  # what to do where there is none
 _LEVEL = 3  # of zlib: more takes longer and saves little
 
 Chunk = Mapping[str, Any]
@@ -48,8 +48,7 @@ class Writer:
         self._rotate_count = rotate_count
         self._number = 0
         self._names = [path]
-        self._size = 0
-        self._file: Optional[FileIO] = created(path)
+        self._file = Kept("-w", path, _ROOM)
 
     def __enter__(self) -> "Writer":
         return self
@@ -57,11 +56,7 @@ class Writer:
     def __exit__(
         self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
     ) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-        if self._size == 0 and self.error is None:
-            os.unlink(self._names[-1])  # nothing was ever recorded
+        self._file.close()
 
     def begin(self) -> None:
         """Writes what the file begins with."""
@@ -75,57 +70,32 @@ class Writer:
 
     def rotate(self) -> None:
         """Begins another file if this one has become large enough; only between chunks that need each other."""
-        if self._rotate_bytes is None or self._size < self._rotate_bytes or self._file is None:
+        if self._rotate_bytes is None or self._file.bytes < self._rotate_bytes or self.error is not None:
             return
         self._number += 1
         name = f"{self._path}.{self._number}"
         self._write(_framed({"next": os.path.basename(name)}))
         try:
-            after = created(name)
+            after = Kept("-w", name, _ROOM)
         except UsageError as error:
             self.error = StreamError(str(error))
             return
         self._file.close()
-        self._file, self._size = after, 0
+        self._file = after
         self._names.append(name)
         if self._rotate_count is not None and len(self._names) > self._rotate_count:
             _removed(self._names.pop(0))
         self.begin()
 
     def _write(self, data: bytes) -> None:
-        if self.error is not None or self._file is None:
+        if self.error is not None:
             return
         try:
-            done = self._file.write(data)
-            while done < len(data):
-                done += self._file.write(data[done:])
-        except OSError as error:
-            self._spoilt(error)
+            self._file.write(data)
+        except StreamError as error:
+            self.error = error
             return
-        self._size += len(data)
         self.bytes += len(data)
-
-    def _spoilt(self, error: OSError) -> None:
-        """What was written in part is taken back, so that the file is whole."""
-        assert self._file is not None
-        with contextlib.suppress(OSError):  # it may not even take that
-            self._file.truncate(self._size)
-            self._file.seek(self._size)
-        why = os.strerror(error.errno or 0)
-        hint = ": make room, or record less with -C and -W" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        self.error = StreamError(f"{self._names[-1]}: {why} after {self._size} bytes, which can be read{hint}")
-
-
-def created(path: str, option: str = "-w") -> FileIO:
-    """A new file that nobody else may read; UsageError, which names the option, where there cannot be one."""
-    # Never through a link that somebody else made, and never over what is there already.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
-    try:
-        return FileIO(os.open(path, flags, 0o600), "w")
-    except FileExistsError as error:
-        raise UsageError(f"{option}: {path} is there already: remove it, or give another name") from error
-    except OSError as error:
-        raise UsageError(f"{option}: {path} cannot be made: {os.strerror(error.errno or 0)}") from error
 
 
 def _removed(path: str) -> None:
