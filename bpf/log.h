@@ -170,7 +170,7 @@ static __always_inline void note_device(struct tracked *t)
 	t->record.slots = slots + sizeof(t->device) / SLOT_BYTES;
 }
 
-static __always_inline void note_step(void *ctx, struct tracked *t, const struct hit *hit)
+static __always_inline void note_step(void *ctx, struct tracked *t, struct hit *hit)
 {
 	struct step *step;
 	u32 slots = log_end(t);
@@ -203,6 +203,10 @@ static __always_inline void note_step(void *ctx, struct tracked *t, const struct
 		fill_return((struct return_ *)&t->log[slots], hit->returned, t->steps);
 		slots += sizeof(struct return_) / SLOT_BYTES;
 	}
+#endif
+#ifdef WITH_BYTES
+	if (hit->flags & BYTES)
+		slots += fill_bytes((struct bytes *)&t->log[slots], hit->skb, &hit->at);
 #endif
 	t->record.slots = slots;
 }

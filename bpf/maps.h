@@ -17,7 +17,12 @@
 #else
 #define FACTS_SLOTS 0
 #endif
-#define HIT_SLOTS (20 + STACK_SLOTS + FACTS_SLOTS)
+#ifdef WITH_BYTES
+#define BYTES_SLOTS (1 + (SNAPLEN + SLOT_BYTES - 1) / SLOT_BYTES)
+#else
+#define BYTES_SLOTS 0
+#endif
+#define HIT_SLOTS (20 + STACK_SLOTS + FACTS_SLOTS + BYTES_SLOTS)
 
 #ifdef LATENCY
 
@@ -48,7 +53,7 @@ struct tracked {
 /* A followed skb: the message that is growing, then what only the kernel needs. */
 struct tracked {
 	struct record record;
-	struct step log[LOG_SLOTS + HIT_SLOTS];
+	struct step log[LOG_SLOTS + HIT_SLOTS + BYTES_SLOTS];	/* the last for the verifier: see bytes.h */
 	struct packet now;	/* the headers as last seen */
 	struct packet inner;	/* what they carry; its kind is 0: nothing */
 	struct device device;	/* where it was last seen; its kind is 0: nowhere yet */
@@ -71,6 +76,7 @@ struct tracked {
  *   RETURNS    the function's return is to be told
  *   STACK      and the way to it
  *   POINT      counts for how long a packet took
+ *   BYTES      the packet itself is to be told
  */
 
 /* Where the network header of a packet is, and what protocol it is of. */

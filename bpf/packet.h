@@ -135,9 +135,9 @@ static __always_inline bool locate(void *skb, struct place *place)
 	u16 tag[2], network;
 	u32 at, data, i;
 
+	__builtin_memset(place, 0, sizeof(*place));
 	if (bpf_probe_read_kernel(&view, sizeof(view), (void *)((u64)skb + SKB_VIEW_AT)))
 		return false;
-	__builtin_memset(place, 0, sizeof(*place));
 	place->head = VIEW(&view, u64, head);
 	place->tail = VIEW(&view, u32, tail);
 	place->mac = VIEW(&view, u16, mac_header);

@@ -11,17 +11,17 @@ from operator import add, sub
 from typing import Any, Callable, Optional, TypeVar, Union
 
 from .errors import StreamError
-from .event import HAS_L4, Detail, Device, Drop, Event, Packet, Record, Return, Socket
+from .event import HAS_L4, Detail, Device, Drop, Event, Frame, Packet, Record, Return, Socket
 
 Column = Union[int, list[int]]  # a number: all rows have it
-Thing = TypeVar("Thing", Packet, Device, Detail)
+Thing = TypeVar("Thing", Packet, Device, Detail, Frame)
 
 _BYTES = ("saddr", "daddr", "l4")  # of a packet, as hexadecimal digits
 _TEXTS = ("name", "comm")
 # What rows are made of; a recording tells what its own are made of, as a later version may know more.
 SHAPES: dict[str, tuple[str, ...]] = {
     "packet": Packet._fields, "device": Device._fields, "detail": Detail._fields, "drop": Drop._fields,
-    "socket": Socket._fields,
+    "socket": Socket._fields, "frame": Frame._fields,
 }  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def encode(records: Sequence[Record], trace_numbers: Mapping[str, int]) -> dict[
 def _events(
     events: Sequence[Event], events_of: Sequence[Sequence[Event]], trace_numbers: Mapping[str, int]
 ) -> dict[str, Any]:
-    times, traces, _, packets, numbers, devices, details, drops, stacks, _, facts, sockets = zip(*events)
+    times, traces, _, packets, numbers, devices, details, drops, stacks, _, facts, sockets, frames = zip(*events)
     order = list(chain.from_iterable(map(range, map(len, events_of))))
     chunk: dict[str, Any] = {
         "count": len(events),
@@ -70,10 +70,10 @@ def _events(
         # The steps of an skb are numbered one after the other.
         "number": _column(list(map(sub, numbers, order))),
     }
-    for name, things in (("packet", packets), ("device", devices), ("detail", details)):
+    for name, things in (("packet", packets), ("device", devices), ("detail", details), ("frame", frames)):
         chunk[name], table = _table(things)
         if table:
-            chunk[f"{name}s"] = [_packet_row(thing) if name == "packet" else list(thing) for thing in table]
+            chunk[f"{name}s"] = [_row(thing) for thing in table]
     for name, things in (("drop", drops), ("socket", sockets)):
         if things.count(None) < len(things):
             chunk[name] = [[at, *thing] for at, thing in enumerate(things) if thing is not None]
@@ -94,10 +94,14 @@ def _table(things: Sequence[Optional[Thing]]) -> tuple[Column, list[Thing]]:
     return _column([at[address] for address in addresses]), list(places)  # type: ignore[arg-type]
 
 
-def _packet_row(packet: Packet) -> list[Any]:
-    row: list[Any] = [value.hex() if isinstance(value, bytes) else value for value in packet]
-    if packet.inner is not None:
-        row[-1] = _packet_row(packet.inner)
+def _row(thing: Thing) -> list[Any]:
+    row: list[Any] = [value.hex() if isinstance(value, bytes) else value for value in thing]
+    if isinstance(thing, Frame):
+        row[Frame._fields.index("is_ethernet")] = int(thing.is_ethernet)
+    if not isinstance(thing, Packet):
+        return row
+    if thing.inner is not None:
+        row[-1] = _row(thing.inner)
     while row and row[-1] in (0, None):
         del row[-1]
     return row
@@ -122,6 +126,7 @@ class Decoder:
         self._detail = _maker(Detail, shapes.get("detail", ()))
         self._drop = _maker(Drop, shapes.get("drop", ()))
         self._socket = _maker(Socket, shapes.get("socket", ()))
+        self._frame = _frame_maker(shapes.get("frame", ()))
 
     def records(self, chunk: Mapping[str, Any]) -> list[Record]:
         """The records of a chunk; StreamError where they make no sense."""
@@ -173,6 +178,10 @@ class Decoder:
         if "detail" in chunk:
             table = [None, *(self._detail(row) for row in chunk["details"])]
             details = map(table.__getitem__, _rows(chunk, "detail", count))
+        frames: Iterable[Optional[Frame]] = repeat(None)
+        if "frame" in chunk:
+            whole = [None, *(self._frame(row) for row in chunk["frames"])]
+            frames = map(whole.__getitem__, _rows(chunk, "frame", count))
         rows = zip(
             accumulate(_rows(chunk, "time", count)),
             map(self._traces.__getitem__, _rows(chunk, "trace", count)),
@@ -181,7 +190,7 @@ class Decoder:
             numbers,
             map(devices.__getitem__, _rows(chunk, "device", count)),
             details,
-            repeat(None), repeat(()), repeat(None), repeat(()), repeat(None),
+            repeat(None), repeat(()), repeat(None), repeat(()), repeat(None), frames,
         )  # fmt: skip
         events: list[Event] = list(map(tuple.__new__, repeat(Event), rows))
         for at, *row in chunk.get("drop", ()):
@@ -268,6 +277,18 @@ def _packet_maker(names: Sequence[str]) -> Callable[[Sequence[Any]], Packet]:
         if packet.flags & HAS_L4 and not packet.l4:
             raise ValueError("a packet without the header that it should have")
         return packet
+
+    return make
+
+
+def _frame_maker(names: Sequence[str]) -> Callable[[Sequence[Any]], Frame]:
+    def make(row: Sequence[Any]) -> Frame:
+        told = dict(zip(names, row))
+        data = bytes.fromhex(told["data"])
+        length = operator.index(told["length"])
+        if not 0 <= length < 1 << 32:
+            raise ValueError("a packet's length")
+        return Frame(bool(told["is_ethernet"]), length, data)
 
     return make
 

@@ -7,10 +7,12 @@ from typing import Optional, Union
 
 from . import event
 from .errors import StreamError
-from .event import Detail, Device, Drop, Event, Packet, Record, Return, Socket
+from .event import Detail, Device, Drop, Event, Frame, Packet, Record, Return, Socket
 from .facts import Fact
 
 _IPV4_FAMILY = (0x0800, 0x0806, 0x8035)
+_IP, _IPV6 = 0x0800, 0x86DD
+_ADDRESSES_BYTES = 12  # before the EtherType of a frame
 _LOW_HALF = 0xFFFFFFFF
 # How far into a function its probe may fire: behind the landing pad and the call of the tracer.
 _PROBE_DEPTH_BYTES = 64
@@ -127,6 +129,8 @@ class Decoder:
             elif kind == event.DROP:
                 location, reason, _, _, _ = event.DROP_ITEM.struct.unpack_from(raw, at)
                 events[-1] = events[-1]._replace(drop=Drop(location, None if reason == event.NO_REASON else reason))
+            elif kind == event.BYTES:
+                events[-1] = events[-1]._replace(frame=_frame(raw, at, events[-1].packet))
             elif kind == event.FACTS:
                 events[-1] = events[-1]._replace(facts=self.facts(raw, at))
             else:
@@ -185,6 +189,8 @@ def headers(raw: bytes) -> Packet:
 def _is_item(kind: int, slots: int) -> bool:
     if kind == event.FACTS:
         return 1 < slots <= event.FACTS_ITEM.size // event.SLOT_BYTES
+    if kind == event.BYTES:
+        return slots > 0
     return slots == _ITEM_SLOTS.get(kind)
 
 
@@ -242,6 +248,22 @@ def _measured(us: int) -> Optional[int]:
 def _stack(raw: bytes, at: int) -> tuple[int, ...]:
     _, size, _, _, _, frames = event.STACK_ITEM.struct.unpack_from(raw, at)
     return struct.unpack_from(f"<{min(size // 8, event.STACK_FRAMES)}Q", frames)
+
+
+def _frame(raw: bytes, at: int, packet: Packet) -> Optional[Frame]:
+    """None: it is not IP and has no Ethernet header, so that nobody could tell what the bytes are."""
+    length, taken, header, vlan_proto, vlan_tci, _, _, slots = event.BYTES_ITEM.struct.unpack_from(raw, at)
+    if taken > (slots - 1) * event.SLOT_BYTES:
+        raise StreamError(f"a message from the kernel has {taken} bytes of a packet in {slots - 1} slots")
+    begin = at + event.BYTES_ITEM.size
+    data = raw[begin : begin + taken]
+    if not header:
+        return Frame(False, length, data) if packet.l3_protocol in (_IP, _IPV6) else None
+    if vlan_proto and taken >= _ADDRESSES_BYTES:
+        # As on the wire: the kernel carries the tag beside the frame.
+        tag = vlan_proto.to_bytes(2, "big") + vlan_tci.to_bytes(2, "big")
+        return Frame(True, length + len(tag), data[:_ADDRESSES_BYTES] + tag + data[_ADDRESSES_BYTES:])
+    return Frame(True, length, data)
 
 
 def _returned(raw: bytes, at: int) -> tuple[int, Return]:

@@ -26,6 +26,7 @@ RETURN = 8
 STACK = 9
 FACTS = 10
 SOCKET = 11  # the state of the socket that a hit is about
+BYTES = 12  # of the packet; they follow in as many slots as they need
 
 # Flags of a record.
 FREED = 1 << 0  # the skb was freed: no more will come of it
@@ -250,10 +251,22 @@ SOCKET_ITEM = Layout(
     ("u8", "timer", 1),
     ("u8", "flags", 1),
 )
+BYTES_ITEM = Layout(
+    "bytes",
+    ("u32", "length", 1),  # of the packet from its first byte here to its end
+    ("u16", "taken", 1),  # bytes that follow
+    ("u16", "header", 1),  # how long what comes before the network header is; 0: that is what it begins with
+    ("u16", "vlan_proto", 1),  # of a tag that is beside the packet; 0: none is
+    ("u16", "vlan_tci", 1),
+    ("u16", "unused", 1),
+    ("u8", "kind", 1),
+    ("u8", "slots", 1),
+)
+SNAPLEN_MAX = 2048  # bytes of a packet; the number of their slots is in 8 bits, and they are kept with it
 
 LAYOUTS = (
     RECORD, STEP_ITEM, PACKET_ITEM, DEVICE_ITEM, DETAIL_ITEM, DROP_ITEM, RETURN_ITEM, STACK_ITEM, FACTS_ITEM,
-    SOCKET_ITEM,
+    SOCKET_ITEM, BYTES_ITEM,
 )  # fmt: skip
 _CONSTANTS = {
     "SLOT_BYTES": SLOT_BYTES,
@@ -270,6 +283,7 @@ _CONSTANTS = {
     "KIND_FACTS": FACTS,
     "FACT_WORDS": FACT_WORDS,
     "KIND_SOCKET": SOCKET,
+    "KIND_BYTES": BYTES,
     "STACK_FRAMES": STACK_FRAMES,
     "RECORD_FREED": FREED,
     "RECORD_SINGLE": SINGLE,
@@ -368,6 +382,14 @@ class Socket(NamedTuple):
     rtt_min_us: Optional[int] = None
 
 
+class Frame(NamedTuple):
+    """A packet itself, or the beginning of it."""
+
+    is_ethernet: bool  # else it begins with its IP header
+    length: int  # of all of it
+    data: bytes
+
+
 class Event(NamedTuple):
     """One hit of a probe by one skb."""
 
@@ -383,6 +405,7 @@ class Event(NamedTuple):
     returned: Optional[Return] = None
     facts: tuple[tuple[str, Union[int, str]], ...] = ()  # what else the trace tells, see tracer.yaml
     socket: Optional[Socket] = None  # the hit is about a socket: `packet` holds its addresses, `skb` where it is
+    frame: Optional[Frame] = None  # the packet itself, where that was asked for
 
     def fact(self, name: str) -> Union[int, str, None]:
         """What the fact of this name says; None if the trace does not tell it here."""

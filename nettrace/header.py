@@ -48,6 +48,7 @@ class Header:
     join_clones: bool = True
     stack_at: tuple[str, ...] = ()  # traces whose call stack was asked for
     end_at: tuple[str, ...] = ()  # traces after which packets were not followed any more
+    snaplen: int = 0  # bytes of packets that are told; 0: none are
     version: str = __version__
     machine: str = platform.machine()
 
@@ -70,12 +71,14 @@ class Header:
                 "skipped": tuple((str(name), str(reason)) for name, reason in plain["skipped"]),
                 **{name: tuple(map(str, plain.get(name, ()))) for name in ("command", "stack_at", "end_at")},
                 **{name: int(plain[name]) for name in ("clock_offset_ns", "utc_offset_s", "own_netns", "attached")},
-                "tick_ns": int(plain.get("tick_ns", 0)),
+                **{name: int(plain.get(name, 0)) for name in ("tick_ns", "snaplen")},
                 **{name: str(plain[name]) for name in ("mode", "unit", "kernel", "version", "machine")},
                 **{name: bool(plain[name]) for name in ("detail", "join_clones")},
             }
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise StreamError(f"its header makes no sense ({type(error).__name__}: {error})") from error
+        if not 0 <= values["snaplen"] < 1 << 32:
+            raise StreamError(f"its header makes no sense (packets of {values['snaplen']} bytes)")
         if values["mode"] not in MODES:
             raise StreamError(f"it is of the mode '{values['mode']}', which this version does not know")
         return cls(**values)

@@ -55,7 +55,8 @@ SEGMENTS_MAX = 64
 
 # What a probe is for, as the C side has it: the names there and their bits.
 MARKS = {
-    name: 1 << bit for bit, name in enumerate(("MAY_MATCH", "FREES", "CLONES", "ENDS", "RETURNS", "STACK", "POINT"))
+    name: 1 << bit
+    for bit, name in enumerate(("MAY_MATCH", "FREES", "CLONES", "ENDS", "RETURNS", "STACK", "POINT", "BYTES"))
 }
 
 
@@ -87,6 +88,7 @@ class Program(NamedTuple):
     returns: bool = False  # the function's return is told
     stack: bool = False
     point: bool = False  # it counts for how long a packet took
+    bytes: bool = False  # the packet itself is told
     most: int = 1  # function_return: how many new skbs
     facts: int = 0  # the number of the set that its hits tell, from 1; 0: they tell no more than the packet
     arguments: int = 0  # tracepoint: how many of them the facts need
@@ -109,7 +111,7 @@ class Program(NamedTuple):
     @property
     def marks(self) -> tuple[bool, ...]:
         """Which of MARKS hold, in their order."""
-        return (self.match, self.frees, self.clones, self.ends, self.returns, self.stack, self.point)
+        return (self.match, self.frees, self.clones, self.ends, self.returns, self.stack, self.point, self.bytes)
 
     @property
     def is_tracepoint(self) -> bool:
@@ -207,7 +209,7 @@ class Wishes:
     out those that packets enter by; None: as the tree says. end_at: after these a packet is not
     followed any more. stack_at: with the way there. return_at: with what the function returned.
     facts: whether traces tell their facts; hook_functions: also which functions are at a netfilter hook.
-    point_at: what counts for how long a packet took, for runs that measure it.
+    point_at: what counts for how long a packet took, for runs that measure it. bytes_at: with the packet itself.
     """
 
     match_at: Optional[Collection[str]] = None
@@ -217,6 +219,7 @@ class Wishes:
     facts: bool = True
     hook_functions: bool = False
     point_at: Collection[str] = ()
+    bytes_at: Collection[str] = ()
 
 
 def make(
@@ -251,10 +254,11 @@ def make(
     return Plan(tuple(probes), tuple(skipped), tuple(tracepoints), tuple(sets))
 
 
-def of_drops(trace: Trace, kernel: Kernel, *, stack: bool, unread: bool) -> Plan:
+def of_drops(trace: Trace, kernel: Kernel, *, stack: bool, unread: bool, snaplen: int = 0) -> Plan:
     """Plans the one probe that tells of drops; unread: by what the tracepoint says itself, for memory is closed."""
     name = frozenset([trace.name])
-    made = make([trace], kernel, Wishes(match_at=name, stack_at=name if stack else ()))
+    wishes = Wishes(match_at=name, stack_at=name if stack else (), bytes_at=name if snaplen else ())
+    made = make([trace], kernel, wishes)
     if not unread or not made.probes:
         return made
     (probe,) = made.probes
@@ -439,7 +443,7 @@ def _tracepoint(
     program = Program(
         "tracepoint", skb=skb, facts=told, arguments=arguments, tracepoint=index, match=_matches(trace, wishes),
         frees=trace.role in ("free", "drop"), ends=trace.name in wishes.end_at, stack=trace.name in wishes.stack_at,
-        point=trace.name in wishes.point_at,
+        point=trace.name in wishes.point_at, bytes=trace.name in wishes.bytes_at,
     )  # fmt: skip
     if trace.role != "drop":
         return event, program
@@ -473,6 +477,7 @@ def _function(
         returns=returns,
         stack=trace.name in wishes.stack_at,
         point=trace.name in wishes.point_at,
+        bytes=trace.name in wishes.bytes_at,
     )
     nft_types = kernel.types_of(layouts.NFT_CORE)
     nft = trace.nft

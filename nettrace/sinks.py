@@ -269,7 +269,7 @@ class Text:
         lives = 0
         known = self._trace_remarks
         for at, item in enumerate(context.events):
-            time_ns, trace, skb_now, packet_now, number_now, device_now, _, drop, stack, returned, facts, _ = item
+            time_ns, trace, skb_now, packet_now, number_now, device_now, _, drop, stack, returned, facts, _, _ = item
             notes = ""
             if skb_now != skb or number_now <= number:
                 others[skb] = packet, device, text, mark, number

@@ -1,7 +1,7 @@
 """A plan becomes C text: the kernel's offsets as numbers, the files of bpf/, and a stub a program."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
 
@@ -15,8 +15,10 @@ from .objects import VALUE_MARK
 from .plan import MARKS, Plan, Program, Watched
 
 _FIRST = ("maps.h", "packet.h", "filter.h")
-FILES = (*_FIRST, "drops.h", "facts.h", "follow.h", "log.h", "track.h", "probes.h", "nft.h")
-BASIC_FILES = (*_FIRST, "drops.h", "facts.h", "follow.h", "log.h", "single.h", "basic.h", "probes.h", "nft.h")
+FILES = (*_FIRST, "drops.h", "facts.h", "bytes.h", "follow.h", "log.h", "track.h", "probes.h", "nft.h")
+BASIC_FILES = (
+    *_FIRST, "drops.h", "facts.h", "bytes.h", "follow.h", "log.h", "single.h", "basic.h", "probes.h", "nft.h",
+)  # fmt: skip
 _LATENCY_FILES = (*_FIRST, "follow.h", "histogram.h", "latency.h")
 LATENCY_FILES = (*_LATENCY_FILES, "times.h", "probes.h")
 SUMMARY_FILES = (*_LATENCY_FILES, "edges.h", "probes.h")
@@ -103,6 +105,15 @@ class Settings:
     edges_max: int = 4096  # pairs of traces
     path_nodes_max: int = 4096  # steps of the tree of paths; 608 bytes each, for each CPU
     ringbuf_pages: int = 4096
+    snaplen: int = 0  # bytes of packets that are told where that was asked for
+
+    def with_packets(self, snaplen: int) -> "Settings":
+        """So many bytes of packets are told, too; as they are kept for a while, fewer skbs are followed at a time."""
+        log_slots = self.log_slots
+        while log_slots < self.log_slots + snaplen // event.SLOT_BYTES:
+            log_slots *= 2
+        tracked_max = self.tracked_max * self.log_slots // log_slots
+        return replace(self, snaplen=snaplen, log_slots=log_slots, tracked_max=tracked_max)
 
     @property
     def only_drops(self) -> bool:
@@ -136,6 +147,8 @@ def render(plan: Plan, kernel: Kernel, settings: Settings, packet_filter: Packet
     defines.update(MARKS)
     defines["VALUE_MARK"] = VALUE_MARK
     defines.update(TRACKED_MAX=settings.tracked_max, LOG_SLOTS=settings.log_slots, RINGBUF_PAGES=settings.ringbuf_pages)
+    if settings.snaplen:
+        defines["SNAPLEN"] = settings.snaplen
     # Only there while nf_tables is loaded.
     nft = any(program.kind.startswith("nft_") for program in plan.programs)
     defines.update((nft and layouts.nft_offsets(kernel.types_of(layouts.NFT_CORE))) or {})
@@ -156,6 +169,7 @@ def render(plan: Plan, kernel: Kernel, settings: Settings, packet_filter: Packet
         "WITH_DETAIL": settings.detail,
         "WITH_STACK": any(probe.program.stack or probe.cookie & MARKS["STACK"] for probe in plan.probes),
         "WITH_FACTS": bool(plan.facts),
+        "WITH_BYTES": bool(settings.snaplen),
         "WITH_NFT": nft,
         "COUNT_HITS": settings.count_hits or settings.trouble is not None,
         "ONLY_COUNT": settings.only_counts,
@@ -177,8 +191,11 @@ def render(plan: Plan, kernel: Kernel, settings: Settings, packet_filter: Packet
     parts = [event.c_text()]
     if settings.drops is not None:
         parts.append(settings.drops.c_text())
+    needed = {
+        "drops.h": settings.drops is not None, "transit.h": switches["MEASURE_TRANSIT"], "bytes.h": settings.snaplen,
+    }  # fmt: skip
     for name in _files(settings):
-        if (name == "drops.h" and settings.drops is None) or (name == "transit.h" and not switches["MEASURE_TRANSIT"]):
+        if not needed.get(name, True):
             continue
         # BCC rewrites no #included code, so the files are put together here.
         parts.append(f'#line 1 "bpf/{name}"\n{(bpf_dir / name).read_text(encoding="utf-8")}')

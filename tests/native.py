@@ -102,6 +102,8 @@ struct place {
 	u64 head;
 	u32 l3, tail;
 	u16 mac, vlan_tci, vlan_proto;
+	u64 beyond;
+	u32 beyond_size;
 };
 
 static __always_inline bool fetch(const struct place *place, u32 at, void *to, u32 size)

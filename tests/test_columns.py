@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from nettrace import columns
 from nettrace.errors import StreamError
-from nettrace.event import Detail, Device, Drop, Event, Packet, Record, Return, Socket
+from nettrace.event import Detail, Device, Drop, Event, Frame, Packet, Record, Return, Socket
 
 TRACES = ["ip_rcv", "kfree_skb", "tcp_v4_rcv"]
 U8, U16, U32, U64 = (st.integers(0, (1 << bits) - 1) for bits in (8, 16, 32, 64))
@@ -22,6 +22,7 @@ PACKETS = st.builds(lambda outer, inner: outer._replace(inner=inner), BARE, st.n
 DEVICES = st.builds(Device, U32, st.text(max_size=4), U32)
 DETAILS = st.builds(Detail, U16, U32, U32, st.text(max_size=4), U32, U32, U64)
 SOCKETS = st.builds(Socket, U8, st.booleans(), U8, timer=st.none() | U8, timer_ns=st.integers(-(1 << 63), 1 << 62))
+FRAMES = st.builds(Frame, st.booleans(), U32, st.binary(max_size=8))
 RETURNS = st.tuples(U16, st.builds(Return, U64, U64))
 FACTS = st.dictionaries(st.text(max_size=3), st.integers(-(1 << 31), 1 << 63) | st.text(max_size=3), max_size=2)
 
@@ -37,7 +38,7 @@ def records(draw: st.DrawFn) -> Record:
                 Event, U64, st.sampled_from(TRACES), st.just(skb), st.sampled_from(packets), U16,
                 st.none() | st.sampled_from(devices), st.none() | DETAILS, st.none() | st.builds(Drop, U64, U32),
                 st.lists(U64, max_size=2).map(tuple), st.none(), FACTS.map(lambda facts: tuple(facts.items())),
-                st.none() | SOCKETS,
+                st.none() | SOCKETS, st.none() | FRAMES,
             ),
             max_size=4,
         )

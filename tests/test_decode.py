@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nettrace.decode import Decoder
 from nettrace.errors import StreamError
-from nettrace.event import Detail, Device, Drop, Packet, Record, Return, Socket
+from nettrace.event import Detail, Device, Drop, Frame, Packet, Record, Return, Socket
 from nettrace.facts import Fact, Hop
 
 IP_RCV = 0xFFFFFFFF81000200
@@ -531,3 +531,54 @@ def test_the_state_of_a_socket() -> None:
     assert event.socket is not None
     assert (event.socket.whole, event.socket.timer) == (False, None)
     assert (event.socket.rtt_us, event.socket.srtt_us, event.socket.rtt_min_us) == (7, 9, 9)
+
+
+ETHERNET_PING = bytes.fromhex("020000000002 020000000001 0800") + bytes(range(84))
+
+
+def itself(
+    data: bytes, *, length: int = 98, header: int = 14, vlan_proto: int = 0, vlan_tci: int = 0,
+    taken: Optional[int] = None,
+) -> bytes:  # fmt: skip
+    """A packet itself; what is behind it is left from another one."""
+    slots = 1 + -(-len(data) // 16)
+    taken = len(data) if taken is None else taken
+    head = struct.pack("<IHHHHHBB", length, taken, header, vlan_proto, vlan_tci, 0, 12, slots)
+    return head + data.ljust(16 * (slots - 1), b"\xdd")
+
+
+def test_a_packet_itself() -> None:
+    ping = packet(CLIENT, SERVER)
+    told = decode(
+        record(
+            ping, step(1, IP_RCV), itself(ETHERNET_PING[:50]),
+            step(2, IP_RCV), drop(5, 6), itself(ETHERNET_PING[14:98], length=84, header=0),
+            step(3, IP_RCV), itself(b""), step(4, IP_RCV),
+        )
+    )  # fmt: skip
+    assert [item.frame for item in told.events] == [
+        Frame(True, 98, ETHERNET_PING[:50]), Frame(False, 84, ETHERNET_PING[14:98]), Frame(True, 98, b""), None,
+    ]  # fmt: skip
+
+
+def test_a_tag_beside_a_packet_is_where_the_wire_has_it() -> None:
+    ping = packet(CLIENT, SERVER, vlan_tci=0x6005)
+    tagged = ETHERNET_PING[:12] + bytes.fromhex("81006005") + ETHERNET_PING[12:]
+    for data, expected in ((ETHERNET_PING, tagged), (ETHERNET_PING[:11], ETHERNET_PING[:11])):
+        beside = itself(data, vlan_proto=0x8100, vlan_tci=0x6005)
+        (item,) = decode(record(ping, step(1, IP_RCV), beside)).events
+        assert item.frame is not None and item.frame.data == expected
+    # Without an Ethernet header there is no place for it.
+    (item,) = decode(record(ping, step(1, IP_RCV), itself(b"E", header=0, vlan_proto=0x8100, vlan_tci=5))).events
+    assert item.frame == Frame(False, 98, b"E")
+
+
+def test_what_nobody_could_read_is_no_packet() -> None:
+    arp = packet(CLIENT, SERVER, protocol=0x0806)
+    (item,) = decode(record(arp, step(1, IP_RCV), itself(b"\0\1\x08\0", header=0))).events
+    assert item.frame is None
+    for wrong in (itself(ETHERNET_PING, taken=113), itself(b"", taken=1)):
+        with pytest.raises(StreamError, match="bytes of a packet in"):
+            decode(record(arp, step(1, IP_RCV), wrong))
+    with pytest.raises(StreamError, match="comes before any step"):
+        decode(record(itself(b"")))

@@ -41,12 +41,16 @@ PLACES = {
         "wmem": 24, "rmem": 28, "rtt_us": 32, "srtt_us": 36, "rtt_min_us": 40, "state": 44, "ca_state": 45,
         "timer": 46, "flags": 47, "": 48,
     },
+    "bytes": {
+        "length": 0, "taken": 4, "header": 6, "vlan_proto": 8, "vlan_tci": 10, "unused": 12, "kind": 14, "slots": 15,
+        "": 16,
+    },
 }  # fmt: skip
 
 # Likewise the numbers that C and Python must agree on.
 CONSTANTS = {
     "SLOT_BYTES": 16, "PLACES": 3, "STACK_FRAMES": 32, "NO_REASON": 0xFFFFFFFF,
-    "NO_RTT": 0xFFFFFFFF, "SOCKET_WHOLE": 1, "SOCKET_HAS_TIMER": 2, "KIND_SOCKET": 11,
+    "NO_RTT": 0xFFFFFFFF, "SOCKET_WHOLE": 1, "SOCKET_HAS_TIMER": 2, "KIND_SOCKET": 11, "KIND_BYTES": 12,
     "KIND_STEP": 1, "KIND_STEP_TRACEPOINT": 2, "KIND_PACKET": 3, "KIND_DETAIL": 4, "KIND_DROP": 5, "KIND_INNER": 6,
     "KIND_DEVICE": 7, "KIND_RETURN": 8, "KIND_STACK": 9, "KIND_FACTS": 10, "FACT_WORDS": 12,
     "RECORD_FREED": 1, "RECORD_SINGLE": 2, "RECORD_DELIVERED": 4, "RECORD_RETURNED": 8,

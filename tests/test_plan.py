@@ -221,7 +221,8 @@ def test_names_of_programs(shipped: tree.Tree, kernels: dict[str, Kernel], versi
     Program, kind=st.sampled_from(["kprobe", "kprobe_by_cookie", "function_return", "tracepoint", "drop"]),
     skb=st.integers(0, 5), sk=st.none() | st.integers(0, 5), deref=st.booleans(), match=st.booleans(),
     frees=st.booleans(), clones=st.booleans(), ends=st.booleans(), returns=st.booleans(), stack=st.booleans(),
-    most=st.integers(0, 64), tracepoint=st.integers(0, 99), location=st.integers(0, 5), reason=st.integers(0, 5),
+    bytes=st.booleans(), most=st.integers(0, 64), tracepoint=st.integers(0, 99), location=st.integers(0, 5),
+    reason=st.integers(0, 5),
 )))  # fmt: skip
 def test_programs_that_differ_have_other_names(programs: list[Program]) -> None:
     assert len({program.name for program in programs}) == len(set(programs))
@@ -387,7 +388,9 @@ def test_cookies(kernels: dict[str, Kernel], fields: dict[str, Any], wishes: dic
 
 
 def test_marks_are_those_of_the_c_side() -> None:
-    assert plan.MARKS == {"MAY_MATCH": 1, "FREES": 2, "CLONES": 4, "ENDS": 8, "RETURNS": 16, "STACK": 32, "POINT": 64}
+    assert plan.MARKS == {
+        "MAY_MATCH": 1, "FREES": 2, "CLONES": 4, "ENDS": 8, "RETURNS": 16, "STACK": 32, "POINT": 64, "BYTES": 128,
+    }  # fmt: skip
     text = (files.BPF / "maps.h").read_text(encoding="utf-8")
     explained = text[text.index("A probe's flags") :].partition("*/")[0]
     assert re.findall(r"^ \*   ([A-Z_]+) ", explained, re.MULTILINE) == list(plan.MARKS)

@@ -34,6 +34,7 @@ from tests.record_kernel import VERSIONS
 
 ALL_ON = Settings(follow=True, ringbuf=True, detail=True)
 ALL_OFF = Settings(follow=False, ringbuf=False, detail=False)
+WITH_PACKETS = ALL_ON.with_packets(2048)
 LATENCY = Settings(latency=True)
 LATENCY_SUMMARY = Settings(latency=True, latency_summary=True)
 PATHS = Settings(latency=True, paths=True)
@@ -282,9 +283,10 @@ def test_marks_of_probes_are_numbers_that_the_c_side_looks_at(
     plans: dict[str, Plan], kernels: dict[str, Kernel]
 ) -> None:
     text = Preprocessed(rendered(plans, kernels, "6.12"))
-    marks = {"MAY_MATCH": 1, "FREES": 2, "CLONES": 4, "ENDS": 8, "RETURNS": 16, "STACK": 32, "POINT": 64}
+    marks = {name: 1 << bit for bit, name in enumerate(plan.MARKS)}
     assert {name: int(text.macros[name], 0) for name in marks} == marks
-    body = text.body.partition("stubs")[0] + Preprocessed(rendered(plans, kernels, "6.12", LATENCY)).body
+    others = [Preprocessed(rendered(plans, kernels, "6.12", settings)).body for settings in (LATENCY, WITH_PACKETS)]
+    body = text.body.partition("stubs")[0] + "".join(others)
     assert [name for name in marks if not re.search(rf"flags & \(?[A-Z_| ]*\b{name}\b", body)] == []
 
 
@@ -363,6 +365,28 @@ def test_stacks_are_read_only_where_a_program_wants_them(
     traces = tree.load(files.TREE).find("udp_rcv")
     by_cookie = plan.make(traces, kernels["6.12"], Wishes(stack_at={"udp_rcv"}), cookies=True)
     assert "WITH_STACK" in Preprocessed(render(by_cookie, kernels["6.12"], ALL_ON, NO_FILTER, files.BPF).text).macros
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_packets_are_read_only_if_they_are_asked_for(
+    plans: dict[str, Plan], basic: dict[str, Plan], kernels: dict[str, Kernel], follow: bool
+) -> None:
+    made = plans if follow else basic
+    without = Preprocessed(rendered(made, kernels, "6.12", Settings(follow=follow)))
+    assert not {"fill_bytes"} & without.functions and not {"WITH_BYTES", "SNAPLEN"} & without.macros.keys()
+    text = Preprocessed(rendered(made, kernels, "6.12", Settings(follow=follow).with_packets(300)))
+    assert "fill_bytes" in text.functions and int(text.macros["SNAPLEN"], 0) == 300
+
+
+@pytest.mark.parametrize(
+    ("snaplen", "log_slots", "tracked_max"),
+    [(0, 64, 16384), (1, 64, 16384), (256, 128, 8192), (1024, 128, 8192), (1500, 256, 4096), (2048, 256, 4096)],
+)
+def test_a_hit_with_its_packet_has_room_in_the_log(snaplen: int, log_slots: int, tracked_max: int) -> None:
+    settings = Settings().with_packets(snaplen)
+    assert (settings.snaplen, settings.log_slots, settings.tracked_max) == (snaplen, log_slots, tracked_max)
+    # HIT_SLOTS in bpf/maps.h at its most, and one more: else the log would be sent without end.
+    assert settings.log_slots > 20 + 18 + 7 + 1 + -(-snaplen // 16)
 
 
 def test_limits(plans: dict[str, Plan], kernels: dict[str, Kernel]) -> None:
@@ -595,7 +619,8 @@ def test_the_files_are_whole_and_say_where_they_are_from(
 ) -> None:
     with_drops = replace(ALL_OFF, drops=Drops(count=True))
     modes = (
-        (FILES, replace(with_drops, follow=True), plans["6.12"]), (BASIC_FILES, with_drops, plans["6.12"]),
+        (FILES, replace(with_drops, follow=True).with_packets(64), plans["6.12"]),
+        (BASIC_FILES, with_drops.with_packets(64), plans["6.12"]),
         (LATENCY_FILES, LATENCY, plans["6.12"]), (SUMMARY_FILES, LATENCY_SUMMARY, plans["6.12"]),
         (PATHS_FILES, PATHS, plans["6.12"]), (SOCKET_FILES, SOCKETS, plans["6.12"]),
         (SOCKET_FILES, replace(SOCKETS, count_rtt=True, peers_max=9), plans["6.12"]),
