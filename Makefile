@@ -9,8 +9,9 @@ VENV = .venv
 LIBDIR = $(DESTDIR)$(PREFIX)/lib/nettrace
 
 # What the targets need of the host beside make and git; the kernels under test bring their own.
-HOST_PACKAGES = python3 python3-venv libbpf1 libpcap0.8 qemu-system-x86 mmdebstrap e2fsprogs debian-archive-keyring chromium
-HOST_COMMANDS = qemu-system-x86_64 mmdebstrap mke2fs chromium
+HOST_PACKAGES = python3 python3-venv libbpf1 libpcap0.8 qemu-system-x86 mmdebstrap e2fsprogs debian-archive-keyring \
+	chromium tcpdump tshark
+HOST_COMMANDS = qemu-system-x86_64 mmdebstrap mke2fs chromium tcpdump tshark
 
 .DEFAULT_GOAL := help
 PYTEST ?=

@@ -19,30 +19,32 @@ static __always_inline u32 ethernet_header(const struct place *at)
 static __always_inline u32 fill_bytes(struct bytes *bytes, void *skb, struct place *at)
 {
 	u32 header = ethernet_header(at), start = at->l3 - header, taken;
-	u64 linear, beyond = 0;
+	u64 linear, size, beyond = 0;
+	u8 *to;
 
 	if (!at->l3 || start >= at->tail)
 		return 0;
 	linear = at->tail - start;
-	asm volatile("" : "+r"(linear));
 	if (linear > SNAPLEN)
 		linear = SNAPLEN;
-	if (bpf_probe_read_kernel(bytes + 1, linear, (void *)(at->head + start)))
+	size = linear;
+	AT_MOST(size, SNAPLEN);
+	if (bpf_probe_read_kernel(bytes + 1, size, (void *)(at->head + start)))
 		return 0;
 #ifdef AT_page_offset_base
 	if (linear < SNAPLEN) {
 		if (!at->beyond)
 			locate_beyond(skb, at);
-		/* The verifier of Linux 5.10 forgets what it knew of a number that was on the stack. */
-		asm volatile("" : "+r"(linear));
-		if (linear > SNAPLEN)
-			return 0;
 		beyond = SNAPLEN - linear;
 		if (beyond > at->beyond_size)
 			beyond = at->beyond_size;
-		asm volatile("" : "+r"(beyond));
 		/* To the verifier the sum may be twice as much as it can be: that much room there is. */
-		if (beyond > SNAPLEN || bpf_probe_read_kernel((u8 *)(bytes + 1) + linear, beyond, (void *)at->beyond))
+		size = linear;
+		AT_MOST(size, SNAPLEN);
+		to = (u8 *)(bytes + 1) + size;
+		size = beyond;
+		AT_MOST(size, SNAPLEN);
+		if (bpf_probe_read_kernel(to, size, (void *)at->beyond))
 			beyond = 0;
 	}
 #endif

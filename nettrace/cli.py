@@ -131,8 +131,8 @@ def _run(asked: argparse.Namespace, kernel: Kernel, setup: Setup, packet_filter:
     meanwhile: Optional[Callable[[], None]] = evidence.prepare if asked.diag else None
     if asked.monitor:
         meanwhile = monitor.Latecomers(kernel, what.skipped).tell
-    with view.recording_to(asked) as writer:
-        shown = View(asked, kernel, setup, writer)
+    with view.recording_to(asked) as writer, view.capture_to(asked) as capture:
+        shown = View(asked, kernel, setup, writer, capture)
         programs = _compiled(program)
         started = time.monotonic()
         with Session(programs, program.values, what, settings, setup.multi) as session:
@@ -190,12 +190,15 @@ def _replay(asked: argparse.Namespace, traces: tree.Tree, meanings: Rules) -> in
                 )
         if modes.with_detail(asked) and not header.detail:
             raise UsageError(f"{asked.read} was recorded without --detail: leave out --detail and its columns")
+        if asked.pcap is not None and not header.snaplen:
+            raise UsageError(f"{asked.read} has no packets for --pcap: they are recorded with -w and --snaplen")
+        points = selection.choose_recorded(traces, header.traces, trace=asked.pcap_at, exclude=None, option="--pcap-at")
         shown_at = selection.choose_recorded(traces, header.traces, trace=asked.trace, exclude=asked.trace_exclude)
         packet_filter, matches = _matcher(asked, recording, shown_at)
         display = replace(view.display_of(asked, header), utc_offset_s=header.utc_offset_s)
         shown = header if derived is None else replace(header, mode=mode)
-        with view.output_of(asked) as out:
-            sink = view.sink_of(asked, shown, recording.host, meanings, display, out)
+        with view.output_of(asked) as out, view.capture_to(asked) as capture:
+            sink = view.sink_of(asked, shown, recording.host, meanings, display, out, capture, points)
             if derived is not None:
                 sink = derived(sink, display, recording.lookups)
             player = Player(

@@ -90,7 +90,7 @@ def _packets(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel) -> Se
         free=asked.trace_free, stack=asked.trace_stack, ret=asked.ret, basic=asked.basic,
         hooks=asked.hooks, also=also if asked.diag else (),
         return_at=meanings.need_return if asked.diag else (), latency=asked.latency or asked.paths,
-        latency_free=asked.latency_free,
+        latency_free=asked.latency_free, packets=(asked.pcap_at or "all") if asked.snaplen else None,
     )  # fmt: skip
     settings = Settings(
         follow=not asked.basic,
@@ -100,7 +100,7 @@ def _packets(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel) -> Se
         latency=asked.latency or asked.paths,
         latency_summary=asked.latency_summary,
         paths=asked.paths,
-    )
+    ).with_packets(asked.snaplen)
     multi = multi_of(asked.backend, kernel)
     clones = settings.follow and not asked.trace_noclone
     what = plan.make(selected.traces, kernel, selected.wishes, clones=clones, cookies=multi)
@@ -191,10 +191,12 @@ def _drop(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel, packet_f
         check_user()
     unread = kernel.lockdown == "confidentiality"
     (trace,) = [trace for trace in traces.traces() if trace.role == "drop"]
-    what = plan.of_drops(trace, kernel, stack=asked.drop_stack, unread=unread)
+    what = plan.of_drops(trace, kernel, stack=asked.drop_stack, unread=unread, snaplen=asked.snaplen)
     if not what.probes:
         raise KernelError(f"this kernel does not tell of drops: {what.skipped[0].reason}")
     if unread:
+        if asked.snaplen:
+            raise KernelError("this kernel lets nobody read packets (lockdown): leave out --pcap and --snaplen")
         protocol_known = what.probes[0].program.kind == "drop_record"
         drops.refuse_contents(packet_filter, asked.columns, protocol_known=protocol_known)
     settings = Settings(
@@ -203,7 +205,7 @@ def _drop(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel, packet_f
         detail=with_detail(asked),
         drops=drops.choose(kernel, reasons=asked.reason, count=asked.drop_stat, unread=unread),
         ringbuf_pages=1 if asked.drop_stat else Settings.ringbuf_pages,
-    )
+    ).with_packets(asked.snaplen)
     return Setup(
         what, settings, rules.load(files.RULES, traces),
         stack_at=[probe.trace.name for probe in what.probes] if asked.drop_stack else (),

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from typing import Any, NoReturn, Optional
 
 from .errors import UsageError
+from .event import SNAPLEN_MAX
 from .plan import RTT_FUNCTION
 from .sinks import COLUMNS
 from .suggest import did_you_mean
 from .version import __version__
 
+# Bytes of each packet that --pcap writes: the headers, tunnels and all.
+SNAPLEN = 256
 # What --output takes too, as older programs called it.
 _COLUMN_ALIASES = {"module": "group"}
 
@@ -38,16 +41,17 @@ _NOT_WITH_BASIC = (
 )  # fmt: skip
 _NOT_WITH_STATS = (
     "ret", "detail", "output", "date", "latency_show", "latency_free", "tiny_show", "timeline", "min_latency",
-    "trace_stack", "stack",
+    "trace_stack", "stack", "pcap", "pcap_at", "snaplen",
 )  # fmt: skip
 _NOT_WITH_DROP = (
     "trace", "trace_exclude", "trace_matcher", "trace_free", "trace_stack", "stack", "ret", "trace_noclone", "basic",
     "func_stats", "min_latency", "latency_show", "latency_free", "tiny_show", "timeline",
+    "pcap_at",
 )  # fmt: skip
-_NOT_WITH_DROP_STAT = ("drop_stack", "detail", "output", "date")
+_NOT_WITH_DROP_STAT = ("drop_stack", "detail", "output", "date", "pcap", "snaplen")
 _NOT_WITH_LATENCY = (
     "diag", "drop", "basic", "func_stats", "latency_show", "tiny_show", "timeline", "ret", "hooks", "detail", "output",
-    "trace_stack", "stack",
+    "trace_stack", "stack", "pcap", "pcap_at", "snaplen",
 )  # fmt: skip
 _NOT_WITH_PATHS = (
     *_NOT_WITH_LATENCY, "date", "latency", "latency_summary", "latency_free", "min_latency", "sock", "rtt",
@@ -56,18 +60,19 @@ _NOT_WITH_PATHS = (
 _NOT_WITH_SOCKETS = (
     *_NOT_WITH_BASIC, "basic", "diag", "drop", "latency", "latency_summary", "trace_matcher", "trace_free", "tcp_flags",
     "pkt_len", "mark", "iface", "inner", "expression",
+    "pcap", "pcap_at", "snaplen",
 )  # fmt: skip
 _NOT_WITH_RTT = (
     "trace", "trace_exclude", "trace_stack", "stack", "func_stats", "detail", "output", "date",
 )  # fmt: skip
 _NOT_WITH_MONITOR = (
     *_NOT_WITH_BASIC, "basic", "diag", "drop", "latency", "latency_summary", "sock", "rtt", "rtt_detail",
-    "trace_matcher", "trace_free", "trace_stack", "stack",
+    "trace_matcher", "trace_free", "trace_stack", "stack", "pcap", "pcap_at", "snaplen",
 )  # fmt: skip
 # What only a live run can do.
 _NOT_WITH_READ = (
     "write", "trace_matcher", "trace_free", "trace_stack", "stack", "hooks", "drop_stack", "reason", "rate_limit",
-    "force", "perf_buffer", "btf_path", "print_bpf", "print_filter", "metrics",
+    "force", "perf_buffer", "btf_path", "print_bpf", "print_filter", "metrics", "snaplen",
 )  # fmt: skip
 # A page has all of it.
 _NOT_WITH_REPORT = (
@@ -135,11 +140,14 @@ def parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     options.rotate_size = None if megabytes is None else megabytes * 1_000_000
     options.rotate_count = _positive("-W", options.rotate_count)
     options.columns = _columns(options.output)
+    options.snaplen = _bytes("--snaplen", options.snaplen, SNAPLEN_MAX)
     options.drop |= options.drop_stack or options.drop_stat or options.reason is not None
     options.diag |= options.diag_quiet or options.diag_keep or options.hooks
     options.diag |= options.evidence_time != "0.5"
     options.evidence_time = _seconds("--evidence-time", options.evidence_time)
     _check(options)
+    if options.pcap is not None and options.read is None:
+        options.snaplen = options.snaplen or SNAPLEN
     if options.rtt_detail:
         options.trace = RTT_FUNCTION
     options.sock |= options.rtt_detail
@@ -174,6 +182,7 @@ def _check(options: argparse.Namespace) -> None:
         _refuse(options, _NOT_WITH_ASSERT, "--assert, which judges whole packets")
         if options.read is not None:
             _refuse(options, ("trace", "trace_exclude"), "-r and --assert, which names traces itself")
+    _check_pcap(options)
     if options.diag:
         _refuse(options, ("basic", "func_stats", "drop"), "--diag, which follows packets")
     _check_drop(options)
@@ -201,6 +210,15 @@ def _check_recording(options: argparse.Namespace) -> None:
         raise UsageError("-C and -W are about the files that -w writes: give -w too")
     if options.rotate_count and not options.rotate_size:
         raise UsageError("-W needs -C, the size at which another file is begun")
+
+
+def _check_pcap(options: argparse.Namespace) -> None:
+    if options.pcap == "-" and options.json:
+        raise UsageError("--pcap - and --json both write to the standard output: give --pcap the name of a file")
+    if options.pcap is None and options.snaplen and options.write is None:
+        raise UsageError("--snaplen is about packets that --pcap writes or -w records: give one of them too")
+    if options.pcap_at is not None and options.pcap is None and not options.snaplen:
+        raise UsageError("--pcap-at is about the packets that --pcap writes: give --pcap too")
 
 
 def _check_drop(options: argparse.Namespace) -> None:
@@ -275,6 +293,14 @@ def _positive(option: str, text: Optional[str]) -> Optional[int]:
         return None
     if not text.isascii() or not text.isdigit() or int(text) == 0:
         raise UsageError(f"{option} needs a whole number above 0, not '{text}'")
+    return int(text)
+
+
+def _bytes(option: str, text: Optional[str], most: int) -> int:
+    if text is None:
+        return 0
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= most:
+        raise UsageError(f"{option} needs a number of bytes from 1 to {most}, not '{text}'")
     return int(text)
 
 
@@ -416,6 +442,15 @@ def _add_kept(group: argparse._ArgumentGroup) -> None:
         help="whether packets do what this file expects, in place of them; exit status 1: they do not",
     )  # fmt: skip
     add("--junit", metavar="XML", help="--assert, and its results in this file, too, as JUnit XML")
+    add(
+        "--pcap", metavar="FILE",
+        help="write the packets themselves, too, as they are at each trace (pcapng, for Wireshark); -: to a pipe",
+    )  # fmt: skip
+    add("--pcap-at", metavar="NAMES", help="--pcap, and only at these traces, with commas")
+    add(
+        "--snaplen", metavar="BYTES",
+        help=f"so much of each packet (default: {SNAPLEN}, at most {SNAPLEN_MAX}); with -w it is recorded",
+    )  # fmt: skip
     add("--json", action="store_true", help="JSON, one object a line, with more than text has room for")
     add("--json-schema", action="store_true", help="print the JSON schema of these lines and exit")
 

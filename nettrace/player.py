@@ -109,4 +109,4 @@ class Player:
         self._sink.events(record.events)
         self.shown += 1
         self.events += len(record.events)
-        self.done = self.shown == self._count
+        self.done = self.shown == self._count or self._sink.done

@@ -54,6 +54,7 @@ def choose(
     return_at: Collection[str] = (),
     latency: bool = False,
     latency_free: bool = False,
+    packets: Optional[str] = None,
 ) -> Selection:
     """Selects the traces for the options, each a list of names with commas between them.
 
@@ -64,7 +65,7 @@ def choose(
     hooks: with the functions at netfilter hooks. also: traces that are on where none were asked for, beside
     those of the tree. return_at: traces that are to tell what their functions return, if they are in the run.
     latency: it is measured how long packets took, up to the last of what was asked for; latency_free: or to
-    the freeing.
+    the freeing. packets: with the packet itself, of traces that are in the run.
     `all` is the whole tree for trace, and all that is in the run for the others.
     """
     if basic:
@@ -117,6 +118,7 @@ def choose(
         )
         if latency
         else frozenset(),
+        bytes_at=frozenset() if packets is None else known.among("--pcap-at", packets, traces),
     )
     return Selection(tuple(traces.values()), wishes)
 
@@ -176,7 +178,7 @@ def choose_monitored(tree: Tree, kernel: Kernel, *, trace: Optional[str], exclud
 
 
 def choose_recorded(
-    tree: Tree, recorded: Iterable[Traced], *, trace: Optional[str], exclude: Optional[str]
+    tree: Tree, recorded: Iterable[Traced], *, trace: Optional[str], exclude: Optional[str], option: str = "-t"
 ) -> Optional[frozenset[str]]:
     """The names of the traces of a recording that are asked for; None: all of them."""
     groups: dict[str, set[str]] = {}
@@ -202,7 +204,7 @@ def choose_recorded(
 
     if trace is None and exclude is None:
         return None
-    chosen = everything if trace is None else find("-t", trace)
+    chosen = everything if trace is None else find(option, trace)
     if exclude is not None:
         chosen = chosen - find("--trace-exclude", exclude)
     if not chosen:

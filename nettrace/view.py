@@ -1,18 +1,23 @@
 """How a run is shown, and recorded if that was asked for."""
 
 import argparse
+import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Optional, TextIO
 
 from . import expectations, live, page, pagefile, sinks
 from .asserting import Asserted, JUnit
+from .captures import Capture, Captured, once
+from .diagnosis import Diagnosis
+from .errors import UsageError
 from .header import Header, skips, utc_offset_s
 from .host import Host
-from .jsonlines import JsonLines
+from .jsonlines import Findings, JsonLines
+from .kept import Kept
 from .kernel import Kernel
 from .modes import Setup
 from .plan import Skipped
@@ -20,13 +25,16 @@ from .recorder import Recorder
 from .recording import Writer
 from .rules import Rules
 from .run import unit_of, wall_offset_ns
-from .sinks import Display, Summary
+from .sinks import Display, Lookups, Summary
 
 
 class View:
     """What a run is shown by, and recorded by if that was asked for."""
 
-    def __init__(self, asked: argparse.Namespace, kernel: Kernel, setup: Setup, writer: Optional[Writer]) -> None:
+    def __init__(
+        self, asked: argparse.Namespace, kernel: Kernel, setup: Setup, writer: Optional[Writer],
+        capture: Optional[Capture],
+    ) -> None:  # fmt: skip
         self._meanings = setup.meanings
         mode = mode_of(asked)
         host: Host = live.Running(kernel, asked.evidence_time)
@@ -46,12 +54,13 @@ class View:
             join_clones=not asked.trace_noclone,
             stack_at=tuple(sorted(setup.stack_at)),
             end_at=tuple(sorted(setup.end_at)),
+            snaplen=setup.settings.snaplen,
         )
         self.recorder = None if writer is None else Recorder(writer, host)
         if self.recorder is not None:
             host = self.recorder.host
-        out = sys.stdout if writer is None else sinks.Held(sys.stdout)
-        self.sink = sink_of(asked, self.header, host, setup.meanings, display_of(asked, self.header), out)
+        out = text_of(asked) if writer is None else sinks.Held(text_of(asked))
+        self.sink = sink_of(asked, self.header, host, setup.meanings, display_of(asked, self.header), out, capture)
 
     def begin(self, skipped: Sequence[Skipped], attached: int) -> None:
         """From now on, packets are seen."""
@@ -96,30 +105,52 @@ def display_of(asked: argparse.Namespace, header: Header) -> Display:
     )
 
 
+class _Nowhere(io.StringIO):
+    """Takes text that nobody reads."""
+
+    def write(self, text: str) -> int:
+        """Forgets it."""
+        return len(text)
+
+
+def text_of(asked: argparse.Namespace) -> TextIO:
+    """Where text goes: not among packets."""
+    return _Nowhere() if asked.pcap == "-" else sys.stdout
+
+
 def sink_of(
-    asked: argparse.Namespace, header: Header, host: Host, meanings: Rules, display: Display, out: TextIO
-) -> sinks.Text:
-    """What shows a run of this mode as it was asked for."""
+    asked: argparse.Namespace, header: Header, host: Host, meanings: Rules, display: Display, out: TextIO,
+    capture: Optional[Capture] = None, points: Optional[Collection[str]] = None,
+) -> sinks.Text:  # fmt: skip
+    """What shows a run of this mode as it was asked for, and writes its packets; points: of these traces only."""
     lookups = live.lookups(host, header.traces)
     diagnosis = live.diagnosis(host, header.traces, meanings)
     if header.mode not in ("drops", "drop-stat", "paths"):
         lookups = replace(lookups, remarks=diagnosis.remarks, remarked=meanings.by_trace)
+    findings = once(diagnosis.findings) if asked.diag or asked.report is not None else None
+    sink = _shown_by(asked, header, host, display, lookups, diagnosis, findings, out)
+    return sink if capture is None else Captured(sink, capture, lookups, points=points, findings=findings)
+
+
+def _shown_by(
+    asked: argparse.Namespace, header: Header, host: Host, display: Display, lookups: Lookups, diagnosis: Diagnosis,
+    findings: Optional[Findings], out: TextIO,
+) -> sinks.Text:  # fmt: skip
     if asked.report is not None:
-        name = os.path.basename(asked.read)
-        return page.Page(out, display, lookups, diagnosis.findings, name=name, command=asked.command)
+        assert findings is not None
+        return page.Page(out, display, lookups, findings, name=os.path.basename(asked.read), command=asked.command)
     if asked.expect is not None:
         expected = expectations.load(asked.expect, header, host)
         junit = None if asked.junit is None else JUnit(asked.junit)
         return Asserted(out, display, lookups, expected, live.dropped(host, diagnosis), junit)
     if asked.json:
-        findings = diagnosis.findings if asked.diag else None
         return JsonLines(out, display, lookups, findings, quiet=asked.diag_quiet, keep=asked.diag_keep)
     if header.mode == "drop-stat":
         return sinks.DropTable(out, display, lookups)
     if header.mode == "paths":
         return sinks.PathTable(out, display, lookups)
-    if asked.diag:
-        return sinks.Diagnosed(out, display, lookups, diagnosis.findings, quiet=asked.diag_quiet, keep=asked.diag_keep)
+    if findings is not None:
+        return sinks.Diagnosed(out, display, lookups, findings, quiet=asked.diag_quiet, keep=asked.diag_keep)
     if header.mode == "latency":
         return sinks.LatencyText(out, display, lookups)
     return sinks.Text(out, display, lookups)
@@ -129,7 +160,7 @@ def sink_of(
 def output_of(asked: argparse.Namespace) -> Iterator[TextIO]:
     """Where what is shown goes: to the terminal, or into the page that was asked for."""
     if asked.report is None:
-        yield sys.stdout
+        yield text_of(asked)
         return
     with pagefile.file_for(asked.report) as file:
         yield file
@@ -145,3 +176,30 @@ def recording_to(asked: argparse.Namespace) -> Iterator[Optional[Writer]]:
         yield writer
     if writer.error is not None:
         raise writer.error
+
+
+@contextmanager
+def capture_to(asked: argparse.Namespace) -> Iterator[Optional[Capture]]:
+    """Where packets themselves are written, if that was asked for; raises StreamError in the end, if not all were."""
+    if asked.pcap is None:
+        yield None
+    elif asked.pcap == "-":
+        if sys.stdout.isatty():
+            raise UsageError(
+                "--pcap - writes no text: let a program read it, as in nettrace --pcap - ... | tshark -r -"
+            )
+        yield Capture(_put)
+    else:
+        file = Kept("--pcap", asked.pcap)
+        capture = Capture(file.write)
+        try:
+            yield capture
+        finally:
+            file.close()
+        if capture.error is not None:
+            raise capture.error
+
+
+def _put(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()

@@ -98,6 +98,8 @@ static bool is_kernel_pointer(u64 value)
 	return (s64)value < 0;
 }
 
+#define AT_MOST(number, most) ((number) = (number) < (most) ? (number) : (most))
+
 struct place {
 	u64 head;
 	u32 l3, tail;

@@ -166,6 +166,11 @@ def test_what_follows_from_others() -> None:
         assert options.parse(words).latency_show is True
     assert options.parse([]).latency_show is False
     assert options.parse([]).columns == ()
+    assert [options.parse(words).snaplen for words in ([], ["--pcap", "x"], ["-w", "x", "--snaplen", "64"])] == [
+        0,
+        256,
+        64,
+    ]
 
 
 FOLLOWS = "--basic, which follows no packet: leave one of them out"
@@ -201,6 +206,7 @@ NOT_WITH_DIFF = [
 NOT_WITH_READ = [
     ["-w", "y"], ["--stack"], ["--trace-stack", "ip"], ["--hooks"], ["--drop-stack"], ["--reason", "NO_SOCKET"],
     ["--rate-limit", "5"], ["--force"], ["--perf-buffer"], ["--btf-path", "x"], ["--print-bpf"], ["--print-filter"],
+    ["--snaplen", "64"],
 ]  # fmt: skip
 
 
@@ -269,6 +275,18 @@ NOT_WITH_READ = [
         (["--drop-stat", "--detail"], f"--detail says nothing with {COUNTS}"),
         (["--drop-stat", "-o", "id"], f"--output says nothing with {COUNTS}"),
         (["--drop-stat", "--date"], f"--date says nothing with {COUNTS}"),
+        (["--func-stats", "--pcap", "x"], f"--pcap says nothing with {PRINTS}"),
+        (["--drop-stat", "--pcap", "x"], f"--pcap says nothing with {COUNTS}"),
+        (["--drop", "--pcap", "x", "--pcap-at", "ip_rcv"], f"--pcap-at says nothing with {DROPS}"),
+        (["--latency", "--pcap", "x"], f"--pcap says nothing with {TELLS}"),
+        (["--sock", "--pcap", "x"], "--pcap says nothing with --sock, which looks at sockets, not at packets"),
+        (["--monitor", "--pcap", "x"], "--pcap says nothing with --monitor, which waits for trouble"),
+        (["--json", "--pcap", "-"], "--pcap - and --json both write to the standard output"),
+        (["--snaplen", "64"], "--snaplen is about packets that --pcap writes or -w records: give one of them too"),
+        (["--pcap-at", "ip_rcv"], "--pcap-at is about the packets that --pcap writes: give --pcap too"),
+        (["--pcap", "x", "--snaplen", "0"], "--snaplen needs a number of bytes from 1 to 2048, not '0'"),
+        (["--pcap", "x", "--snaplen", "2049"], "--snaplen needs a number of bytes from 1 to 2048, not '2049'"),
+        (["--pcap", "x", "--snaplen", "all"], "--snaplen needs a number of bytes from 1 to 2048, not 'all'"),
         (["-C", "5"], "-C and -W are about the files that -w writes: give -w too"),
         (["-w", "x", "-W", "5"], "-W needs -C, the size at which another file is begun"),
         (["-w", "x", "-C", "1.5"], "-C needs a whole number above 0, not '1.5'"),
@@ -315,6 +333,10 @@ def test_contradictions_are_refused_in_one_sentence(words: list[str], said: str)
         ["-r", "x", "--assert", "y", "-p", "tcp", "--min-latency", "1ms"],
         ["--diff", "x", "y", "--json", "-p", "tcp", "--addr", "10.0.0.1", "--inner", "--netns", "blue", "-v"],
         ["--diff", "x", "y", "udp", "port", "53"],
+        ["-w", "x", "--pcap", "-", "--diag", "--snaplen", "2048", "--pcap-at", "ip_rcv"],
+        ["-w", "x", "--snaplen", "64", "--pcap-at", "ip_rcv", "--json"],
+        ["-r", "x", "--pcap", "y", "--pcap-at", "ip_rcv", "--json", "--basic"],
+        ["--drop", "--pcap", "x", "--drop-stack"],
         ["-t", "?"],
         ["-t", " ? ", "--backend", "kprobe"],
         ["-t", "tcp_*,ip?rcv"],

@@ -87,7 +87,9 @@ def test_without_options_it_is_the_trees_default(select: Select) -> None:
     chosen = select()
     assert names(chosen) == IN + OUT + LIFE
     nothing: frozenset[str] = frozenset()
-    assert chosen.wishes == plan.Wishes(frozenset(MATCHING), nothing, nothing, nothing, facts=True, point_at=nothing)
+    assert chosen.wishes == plan.Wishes(
+        frozenset(MATCHING), nothing, nothing, nothing, facts=True, point_at=nothing, bytes_at=nothing
+    )
 
 
 @pytest.mark.parametrize(
