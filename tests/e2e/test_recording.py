@@ -6,22 +6,27 @@ Each start serves all questions about its mode. What must be the same is compare
 from __future__ import annotations  # pytest 6.0 of Debian 11 does not export all the types
 
 import shutil
+import struct
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from .. import pcapng
 from .net import Host, ping
 from .tool import CHECKOUT, Nettrace, checked
 from .traffic import send_udp, tcp
 
 OUT = Path("/mnt/out")
 PORT, CLOSED = 6042, 6043
+SNAPLEN = 512
+IPV4 = bytes([8, 0])  # as EtherType
 
 
 @dataclass
@@ -63,15 +68,47 @@ def recorded(trace: Nettrace, path: Path) -> Run:
     return Run(path, trace)
 
 
+@contextmanager
+def sniffed(host: Host, interface: str, path: Path) -> Iterator[None]:
+    """Writes what a packet socket gets at a device to a file."""
+    command = [*host.within, "tcpdump", "-n", "-U", "-Z", "root", "--immediate-mode", "-s", "0", "-i", interface]
+    with subprocess.Popen([*command, "-w", str(path)], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while "listening on" not in (line := process.stderr.readline()):
+            assert line, "tcpdump ended"
+        yield
+        process.terminate()
+
+
+def frames(path: Path) -> list[bytes]:
+    """What a pcap file holds."""
+    raw = path.read_bytes()
+    assert raw[:4] == bytes.fromhex("d4c3b2a1")
+    found, at = [], 24
+    while at < len(raw):
+        taken, whole = struct.unpack_from("<II", raw, at + 8)
+        assert taken == whole
+        found.append(raw[at + 16 : at + 16 + taken])
+        at += 16 + taken
+    return found
+
+
+def is_filled_in(packet: bytes) -> bool:
+    """Whether an IP header, without options, has its checksum."""
+    total = sum(struct.unpack_from(">10H", packet))
+    return (total & 0xFFFF) + (total >> 16) == 0xFFFF
+
+
 @pytest.fixture(scope="module")
 def diagnosed(
     pair: tuple[Host, Host], kernel_has_reasons: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Run]:
-    """--diag of what arrives and of what nobody wants, as JSON."""
+    """--diag of what arrives and of what nobody wants, as JSON, with the packets themselves."""
     left, right = pair
     path = tmp_path_factory.mktemp("diag") / "diag.ntr"
     arguments = ["--json", "--diag-keep", "--detail", "--ret", "--evidence-time", "30", "--addr", right.ip]
-    with Nettrace(*arguments, "-w", str(path)) as trace:
+    arguments += ["--pcap", str(path.with_name("diag.pcapng")), "--snaplen", str(SNAPLEN)]
+    with sniffed(right, "r0", path.with_name("diag.pcap")), Nettrace(*arguments, "-w", str(path)) as trace:
         assert ping(left, right.ip)["received"] == 1
         # Nothing more has to come for a packet to be shown.
         trace.wait_line("ping reply")
@@ -81,6 +118,73 @@ def diagnosed(
         trace.stop()
     assert trace.returncode == 0, trace.stderr
     yield recorded(trace, path)
+
+
+def test_packets_are_those_of_a_packet_socket(diagnosed: Run) -> None:
+    path = diagnosed.path.with_name("diag.pcapng")
+    if OUT.is_dir():
+        shutil.copy(path, OUT)
+        shutil.copy(path.with_suffix(".pcap"), OUT)
+    wire = frames(path.with_suffix(".pcap"))
+    to_right = [each for each in wire if each[12:14] == IPV4 and each[30:34] == bytes([10, 0, 42, 2])]
+    written = pcapng.packets(path.read_bytes())
+    at_the_door = [
+        each for each in written
+        if each.interface.name == "netif_receive_skb" and ", r0@right" in each.comment and each.data[12:14] == IPV4
+    ]  # fmt: skip
+    assert sorted(each.data for each in at_the_door) == sorted(each[:SNAPLEN] for each in to_right)
+    assert sorted(each.length for each in at_the_door) == sorted(map(len, to_right))
+    assert {each[23] for each in to_right} == {1, 6, 17} and max(map(len, to_right)) > 1000
+
+    # Elsewhere, too, they are these, but for what comes before the IP header and while that is not filled in.
+    known = {each[14:] for each in wire}
+    whole = 0
+    for each in written:
+        assert len(each.data) == min(each.length, SNAPLEN)
+        own = each.data if each.interface.link == 101 else each.data[14:] if each.data[12:14] == IPV4 else b""
+        if own and is_filled_in(own):
+            assert any(one[: len(own)] == own for one in known), each
+            whole += 1
+    assert whole > len(written) / 2
+    assert {each.interface.link for each in written} == {1, 101}
+    assert {"ip_output", "ip_rcv_core", "net_dev_start_xmit", "udp_rcv"} <= {each.interface.name for each in written}
+
+
+def test_packets_say_what_became_of_them(diagnosed: Run, kernel_has_reasons: bool) -> None:
+    written = pcapng.packets(diagnosed.path.with_name("diag.pcapng").read_bytes())
+    told = {each["id"]: each for each in diagnosed.objects if each["type"] == "packet"}
+    assert {str(each.packet_id) for each in written} == told.keys()
+    for each in written:
+        steps = told[str(each.packet_id)]["steps"]
+        times = {int(step["time_ns"]) for step in steps if step["trace"] == each.interface.name}
+        offset = int(diagnosed.objects[0]["clock_offset_ns"])
+        assert min(abs(each.time - offset - time) for time in times) < 100_000_000
+    dropped = [each.comment for each in written if ", dropped at " in each.comment]
+    assert dropped
+    if kernel_has_reasons:
+        assert any("NO_SOCKET" in comment and "; error: " in comment for comment in dropped)
+
+
+def test_packets_of_a_recording(diagnosed: Run) -> None:
+    with (diagnosed.path.with_name("again.pcapng")).open("wb") as file:
+        subprocess.run(
+            [sys.executable, "-m", "nettrace", "-r", str(diagnosed.path), "--diag-keep", "--pcap", "-"],
+            cwd=CHECKOUT, stdout=file, check=True,
+        )  # fmt: skip
+    path = diagnosed.path.with_name("diag.pcapng")
+    again = path.with_name("again.pcapng")
+    assert again.read_bytes() == path.read_bytes()
+    points = path.with_name("points.pcapng")
+    subprocess.run(
+        [sys.executable, "-m", "nettrace", "-r", str(diagnosed.path), "--json", "--pcap", str(points), "--pcap-at",
+         "netif_receive_skb"],
+        cwd=CHECKOUT, stdout=subprocess.DEVNULL, check=True,
+    )  # fmt: skip
+    lines = subprocess.run(
+        ["tcpdump", "-n", "-r", str(points)], stdout=subprocess.PIPE, text=True, check=True
+    ).stdout.splitlines()
+    assert any("> 10.0.42.2: ICMP echo request" in line for line in lines)
+    assert any(f"> 10.0.42.2.{CLOSED}: UDP, length 8" in line for line in lines)
 
 
 def test_json_is_the_same_again(diagnosed: Run) -> None:
