@@ -86,7 +86,7 @@ _WITH_DIFF = (
 )  # fmt: skip
 _NOT_WITH_ASSERT = (
     "basic", "func_stats", "drop", "latency", "latency_summary", "monitor", "metrics", "sock", "rtt", "rtt_by_peer",
-    "rtt_detail", "paths", "report", "diag", "json",
+    "rtt_detail", "paths", "report", "diag", "json", "pcap",
 )  # fmt: skip
 _SOCKET_COLUMNS = ("id", "cpu", "netns", "pid", "group", "mark")
 # What --inner is about.

@@ -197,7 +197,7 @@ REPLAYS = "-r, which replays what was recorded: leave one of them out"
 JUDGES = "--assert, which judges whole packets: leave one of them out"
 NOT_WITH_ASSERT = [
     ["--basic"], ["--func-stats"], ["--drop"], ["--latency"], ["--latency-summary"], ["--monitor"], ["--sock"],
-    ["--rtt"], ["--rtt-by-peer"], ["--rtt-detail"], ["--diag"], ["--json"], ["--paths"],
+    ["--rtt"], ["--rtt-by-peer"], ["--rtt-detail"], ["--diag"], ["--json"], ["--paths"], ["--pcap", "y"],
 ]  # fmt: skip
 NOT_WITH_DIFF = [
     ["--basic"], ["--drop"], ["--diag"], ["--detail"], ["--ret"], ["-t", "ip"], ["--read", "z"], ["-w", "z"],
