@@ -5,6 +5,8 @@ Each start serves all questions about its mode. What must be the same is compare
 
 from __future__ import annotations  # pytest 6.0 of Debian 11 does not export all the types
 
+import json
+import re
 import shutil
 import struct
 import subprocess
@@ -224,6 +226,21 @@ def test_a_packet_that_died_has_its_findings(diagnosed: Run, kernel_has_reasons:
     if kernel_has_reasons:
         assert {finding["name"] for each in died for finding in each["findings"]} >= {"NO_SOCKET"}
         assert any(finding["evidence"] for each in died for finding in each["findings"])
+
+
+def test_its_page_has_all_of_it(diagnosed: Run) -> None:
+    path = diagnosed.path.with_name("diag.html")
+    subprocess.run(
+        [sys.executable, "-m", "nettrace", "-r", str(diagnosed.path), "--report", str(path)], cwd=CHECKOUT, check=True
+    )
+    (text,) = re.findall(r'<script id="data"[^>]*>(.*?)</script>', path.read_text(encoding="utf-8"), re.DOTALL)
+    page = json.loads(text)
+    packets = [each for each in diagnosed.objects if each["type"] == "packet"]
+    assert page["counts"]["packets"] == len(packets) == len(page["packets"])
+    assert page["counts"]["events"] == sum(len(each["steps"]) for each in packets)
+    assert sorted(each["skbs"] for each in page["packets"]) == sorted(each["skbs"] for each in packets)
+    found = Counter(finding["name"] for each in packets for finding in each["findings"])
+    assert {kind["name"] for kind in page["findings"]} <= found.keys()
 
 
 def test_a_recording_can_be_filtered(diagnosed: Run) -> None:
