@@ -28,7 +28,7 @@ static __always_inline u32 fill_bytes(struct bytes *bytes, void *skb, struct pla
 	if (linear > SNAPLEN)
 		linear = SNAPLEN;
 	size = linear;
-	AT_MOST(size, SNAPLEN);
+	CLAMP(size, SNAPLEN);
 	if (bpf_probe_read_kernel(bytes + 1, size, (void *)(at->head + start)))
 		return 0;
 #ifdef AT_page_offset_base
@@ -40,10 +40,10 @@ static __always_inline u32 fill_bytes(struct bytes *bytes, void *skb, struct pla
 			beyond = at->beyond_size;
 		/* To the verifier the sum may be twice as much as it can be: that much room there is. */
 		size = linear;
-		AT_MOST(size, SNAPLEN);
+		CLAMP(size, SNAPLEN);
 		to = (u8 *)(bytes + 1) + size;
 		size = beyond;
-		AT_MOST(size, SNAPLEN);
+		CLAMP(size, SNAPLEN);
 		if (bpf_probe_read_kernel(to, size, (void *)at->beyond))
 			beyond = 0;
 	}

@@ -60,7 +60,7 @@
  * For the verifier, right before the number is used: Linux 5.10 forgets what it knew of one that
  * was on the stack in between.
  */
-#define AT_MOST(number, most)                                                  \
+#define CLAMP(number, most)                                                    \
 	asm volatile("if %0 <= %1 goto +1\n\t%0 = %1" : "+r"(number) : "i"(most))
 
 static __always_inline bool is_kernel_pointer(u64 value)

@@ -98,7 +98,7 @@ static bool is_kernel_pointer(u64 value)
 	return (s64)value < 0;
 }
 
-#define AT_MOST(number, most) ((number) = (number) < (most) ? (number) : (most))
+#define CLAMP(number, most) ((number) = (number) < (most) ? (number) : (most))
 
 struct place {
 	u64 head;

@@ -380,7 +380,7 @@ def test_packets_are_read_only_if_they_are_asked_for(
 
 @pytest.mark.parametrize(
     ("snaplen", "log_slots", "tracked_max"),
-    [(0, 64, 16384), (1, 64, 16384), (256, 128, 8192), (1024, 128, 8192), (1500, 256, 4096), (2048, 256, 4096)],
+    [(0, 128, 16384), (1, 128, 16384), (256, 256, 8192), (1500, 256, 8192), (2048, 256, 8192)],
 )
 def test_a_hit_with_its_packet_has_room_in_the_log(snaplen: int, log_slots: int, tracked_max: int) -> None:
     settings = Settings().with_packets(snaplen)

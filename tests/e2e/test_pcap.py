@@ -36,4 +36,4 @@ def test_packets_reach_tcpdump_while_nettrace_runs(pair: tuple[Host, Host]) -> N
         nettrace.terminate()
         assert nettrace.wait(EXIT_TIMEOUT_S) == 0
         assert b"\n" not in nettrace.stdout.read()
-        assert nettrace.stderr.read().startswith(b"1 events, 0 messages lost")
+        assert nettrace.stderr.read().startswith(b"1 event, 0 messages lost")
