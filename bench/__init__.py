@@ -1,1 +1,1 @@
-"""What nettrace costs, measured beside its peers inside the VMs; see docs/performance.md."""
+"""What nettrace costs, measured beside its peers inside the VMs: `make bench`."""
