@@ -277,16 +277,11 @@ def modes(bench: Bench) -> None:
         nettrace("nettrace --latency", f"--latency --min-latency 100000 {mine}"),
         nettrace("nettrace --latency-summary", f"--latency-summary {mine}"),
         nettrace("nettrace --func-stats", f"--func-stats {mine}"),
-        *([nettrace("nettrace --paths", f"--paths {mine}")] if has_option("--paths") else []),
+        nettrace("nettrace --paths", f"--paths {mine}"),
     ]
     for turn, tool in bench.turns(*tools):
         with running(tool):
             bench.note("modes", tool, turn, udp_packets_per_s=bench.flood()[1], tcp_bits_per_s=bench.tcp())
-
-
-def has_option(option: str) -> bool:
-    told = subprocess.run([sys.executable, "-m", "nettrace", "-h"], stdout=subprocess.PIPE, text=True, check=True)
-    return option in told.stdout
 
 
 def growth(bench: Bench) -> None:
