@@ -63,6 +63,8 @@ def write(kept: Mapping[str, Any]) -> None:
 
 def _plots(made: Sequence[Results]) -> list[tuple[str, str]]:
     """Draws what grows; the files' names and titles."""
+    if not any(part.startswith("growth") for one in made for part in one.parts()):
+        return []
     import matplotlib
 
     matplotlib.use("svg")
