@@ -71,30 +71,34 @@ class Templates:
 
     def show(self, raw: bytes) -> int:
         """Writes a message's block, if there is a template of it; returns how many steps it has, 0 if there is none."""
-        number = int.from_bytes(raw, "little")
-        for template in self._by_size.get(len(raw), ()):
-            if number & template.mask == template.expected:
-                text = template.text(raw)
-                if text is None:
-                    break
-                self._decoder.pass_by(raw)
-                self._sink.write(text)
-                return template.steps
-        return 0
+        template = self._of(raw)
+        text = None if template is None else template.text(raw)
+        if template is None or text is None:
+            return 0
+        self._decoder.pass_by(raw)
+        self._sink.write(text)
+        return template.steps
 
     def learn(self, raw: bytes, record: Record) -> None:
         """Makes a template of a message, where it tells all of a packet."""
-        if not is_alone(record) or not record.events:
+        # Where there is one already, it was by its headers or times that the message differed.
+        if not is_alone(record) or not record.events or self._of(raw) is not None:
             return
         try:
             template = _Template(raw, record, self._decoder, self._sink)
         except _Unusual:
             return
         templates = self._by_size.setdefault(len(raw), [])
-        # Else it was not by this that the message differed.
-        if all((one.mask, one.expected) != (template.mask, template.expected) for one in templates):
-            templates.insert(0, template)
-            del templates[_TEMPLATES_MAX:]
+        templates.insert(0, template)
+        del templates[_TEMPLATES_MAX:]
+
+    def _of(self, raw: bytes) -> "Optional[_Template]":
+        """The template of such messages."""
+        number = int.from_bytes(raw, "little")
+        for template in self._by_size.get(len(raw), ()):
+            if number & template.mask == template.expected:
+                return template
+        return None
 
 
 class _Template:
