@@ -14,7 +14,6 @@ from types import FrameType
 from typing import TYPE_CHECKING, Optional, Protocol
 
 from . import (
-    comparison,
     coverage,
     evidence,
     explain,
@@ -34,12 +33,11 @@ from . import (
     treetext,
     view,
 )
-from .comparison_text import comparison_text
 from .counts import counted
 from .errors import BpfError, KernelError, NettraceError, StreamError, UsageError
 from .filters import PacketFilter
 from .header import TABLES
-from .jsonlines import comparison_line, coverage_line
+from .jsonlines import coverage_line
 from .kernel import Kernel
 from .matching import Matches
 from .modes import Setup
@@ -225,6 +223,10 @@ def _replay(asked: argparse.Namespace, traces: tree.Tree, meanings: Rules) -> in
 
 def _diff(asked: argparse.Namespace) -> int:
     """--diff: what differs between two recordings."""
+    from . import comparison
+    from .comparison_text import comparison_text
+    from .jsonlines import comparison_line
+
     found = comparison.compare(asked.diff[0], asked.diff[1], lambda recording: _matcher(asked, recording)[1])
     sys.stdout.write(comparison_line(found) if asked.json else comparison_text(found))
     for side in (found.first, found.second):

@@ -9,12 +9,10 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from socket import AF_INET, AF_INET6, inet_ntop
-from typing import Any, Callable, NamedTuple, Optional, TextIO, Union
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, TextIO, Union
 
 from . import event, sockets, tables
-from .alignment import Parting
 from .analyzers import Told
-from .comparison import Comparison, Side, Slower
 from .coverage import Coverage
 from .diagnosis import Analysis, Finding
 from .event import Context, Device, Event, Packet, Socket
@@ -24,6 +22,10 @@ from .packets import TCP_FLAGS, change_text, packet_text, protocol_name
 from .sinks import CLOCK_CHANGE_NS, Display, Lookups, Summary, Text
 from .tables import DropCounts, FunctionStats, LatencySummary, Paths, Table
 from .tree import Group
+
+if TYPE_CHECKING:
+    from .alignment import Parting
+    from .comparison import Comparison, Side, Slower
 
 _IP, _IPV6, _ARP, _RARP = 0x0800, 0x86DD, 0x0806, 0x8035
 _TCP, _ICMP, _ICMPV6 = 6, 1, 58
@@ -314,16 +316,16 @@ def coverage_line(coverage: Coverage) -> str:
     return json.dumps(plain, separators=(",", ":")) + "\n"
 
 
-def comparison_line(found: Comparison) -> str:
+def comparison_line(found: "Comparison") -> str:
     """What became different between two recordings, as one line of JSON."""
 
-    def side(one: Side) -> dict[str, Any]:
+    def side(one: "Side") -> dict[str, Any]:
         return {
             "path": one.path, "kernel": one.header.kernel, "packets": one.packets, "incomplete": one.incomplete,
             "alone": one.alone, "trouble": one.trouble or None,
         }  # fmt: skip
 
-    def times(row: Union[Parting, Slower]) -> dict[str, Any]:
+    def times(row: "Union[Parting, Slower]") -> dict[str, Any]:
         return {**row._asdict(), "first_ns": str(row.first_ns), "second_ns": str(row.second_ns)}
 
     plain = {

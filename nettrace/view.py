@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Optional, TextIO
 
-from . import expectations, live, page, pagefile, sinks
-from .asserting import Asserted, JUnit
+from . import live, sinks
 from .captures import Capture, Captured, once
 from .diagnosis import Diagnosis
 from .errors import UsageError
@@ -136,10 +135,16 @@ def _shown_by(
     asked: argparse.Namespace, header: Header, host: Host, display: Display, lookups: Lookups, diagnosis: Diagnosis,
     findings: Optional[Findings], out: TextIO,
 ) -> sinks.Text:  # fmt: skip
+    # No run waits for what only these need.
     if asked.report is not None:
+        from . import page
+
         assert findings is not None
         return page.Page(out, display, lookups, findings, name=os.path.basename(asked.read), command=asked.command)
     if asked.expect is not None:
+        from . import expectations
+        from .asserting import Asserted, JUnit
+
         expected = expectations.load(asked.expect, header, host)
         junit = None if asked.junit is None else JUnit(asked.junit)
         return Asserted(out, display, lookups, expected, live.dropped(host, diagnosis), junit)
@@ -162,6 +167,8 @@ def output_of(asked: argparse.Namespace) -> Iterator[TextIO]:
     if asked.report is None:
         yield text_of(asked)
         return
+    from . import pagefile
+
     with pagefile.file_for(asked.report) as file:
         yield file
 
