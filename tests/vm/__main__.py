@@ -1,14 +1,16 @@
 """Command line of the VM runner: build images, run a command or a shell, run the end-to-end tests."""
 
 import argparse
+import re
 import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import Optional
 
 from . import boot, image
 from .kernels import KERNELS, Kernel, find
@@ -16,6 +18,11 @@ from .kernels import KERNELS, Kernel, find
 TEST_TIMEOUT_S = 60 * 60
 VMS_AT_ONCE = 2
 BOOTS = 3
+
+# What of a guest's output is repeated at the end when its tests failed.
+TEST_LINE = re.compile(r"tests/e2e/\S+::")
+TROUBLE = re.compile(r"^(FAILED|ERROR) |Kernel panic|BUG: |Oops: |RIP: [\d:]+\w|Unable to handle|no end within")
+TROUBLES_SHOWN = 12
 
 _print_lock = Lock()
 
@@ -44,12 +51,38 @@ def main() -> int:
         if options.verb == "build":
             list(pool.map(image.ensure, kernels))
             return 0
-        results = pool.map(lambda kernel: _test(kernel, options.results, options.pytest), kernels)
-        return max(results)
+        results = list(pool.map(lambda kernel: _test(kernel, options.results, options.pytest), kernels))
+    print("", *(line for result in results for line in result.lines()), sep="\n", flush=True)
+    return max(result.status for result in results)
 
 
-def _test(kernel: Kernel, results: Path, extra: str) -> int:
-    """Runs tests/e2e in one kernel, prefixing each line with its version; returns pytest's exit status."""
+@dataclass
+class Result:
+    """What became of the tests in one kernel: pytest's exit status or the guest's, and what the output said of it."""
+
+    kernel: Kernel
+    status: int = 0
+    seconds: float = 0.0
+    last_line: str = ""
+    troubles: list[str] = field(default_factory=list)
+
+    def note(self, line: str) -> None:
+        """Keeps what is worth repeating at the end: failed tests, and the first words of a kernel that dies."""
+        if TEST_LINE.match(line):
+            self.last_line = line
+        if TROUBLE.search(line) and len(self.troubles) < TROUBLES_SHOWN:
+            self.troubles.append(line)
+
+    def lines(self) -> Iterator[str]:
+        """The end of the report on this kernel: one line if all is well."""
+        ended = "passed" if self.status == 0 else f"failed with status {self.status}"
+        yield f"[{self.kernel.version}] {ended} after {self.seconds:.0f} s"
+        if self.status != 0:
+            yield from (f"    {line}" for line in (*self.troubles, f"last: {self.last_line}"))
+
+
+def _test(kernel: Kernel, results: Path, extra: str) -> Result:
+    """Runs tests/e2e in one kernel, prefixing each line with its version."""
     image.ensure(kernel)
     started = time.monotonic()
     keep_in = results / kernel.version
@@ -60,6 +93,7 @@ def _test(kernel: Kernel, results: Path, extra: str) -> int:
     )
     runner = [sys.executable, "-m", "tests.vm", "run", kernel.version, command]
     runner += ["--timeout", str(TEST_TIMEOUT_S), "--out", str(keep_in)]
+    result = Result(kernel)
     for attempt in range(1, BOOTS + 1):
         began = False
         with subprocess.Popen(
@@ -68,17 +102,16 @@ def _test(kernel: Kernel, results: Path, extra: str) -> int:
             assert vm.stdout is not None
             for line in vm.stdout:
                 began = began or "test session starts" in line
+                result.note(line.rstrip())
                 _say(kernel, line.rstrip())
         # Code that a booting kernel changes under its own feet is now and then too much for an emulated CPU.
         if began or vm.returncode != boot.STOPPED_BY_ITSELF or attempt == BOOTS:
             break
         _say(kernel, "the kernel did not come up: booting it again")
-    _say(kernel, f"exit status {vm.returncode} after {time.monotonic() - started:.0f} s, results in {keep_in}")
-    return _status(vm.returncode)
-
-
-def _status(returncode: Optional[int]) -> int:
-    return 1 if returncode is None else abs(returncode)
+    result.status = abs(vm.returncode)
+    result.seconds = time.monotonic() - started
+    _say(kernel, f"exit status {result.status} after {result.seconds:.0f} s, results in {keep_in}")
+    return result
 
 
 def _say(kernel: Kernel, line: str) -> None:
