@@ -7,10 +7,11 @@ import signal
 import sys
 from dataclasses import replace
 
-from nettrace import cli, files, modes, options, source, tree
+from nettrace import cache, commands, options
 from nettrace.bpf import Session
 from nettrace.kernel import Kernel
 from nettrace.objects import Code, Object
+from nettrace.starts import Starts
 
 # r0 = 0; exit
 _NOTHING = Code(bytes.fromhex("b7000000000000009500000000000000"), (), ())
@@ -19,14 +20,13 @@ _NOTHING = Code(bytes.fromhex("b7000000000000009500000000000000"), (), ())
 def main() -> None:
     asked = options.parse(sys.argv[1:])
     kernel = Kernel()
-    packet_filter = cli._filter(asked, None)
-    setup = modes.choose(asked, tree.load(files.TREE), kernel, packet_filter)
-    program = source.render(setup.what, kernel, setup.settings, packet_filter, files.BPF)
-    real = cli._compiled(program)
+    packet_filter = options.packet_filter(asked, None)
+    setup, compiled = commands.begun(asked, kernel, packet_filter, Starts(cache.folder()))
+    real = compiled().programs
     empty: Object = replace(real, programs=dict.fromkeys(real.programs, _NOTHING))
     ends = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
-    with Session(empty, program.values, setup.what, setup.settings, setup.multi) as session:
+    with Session(empty, tuple(packet_filter.numbers().values()), setup.what, setup.settings, setup.multi) as session:
         session.attach()
         print("begin trace...", flush=True)
         signal.sigwait(ends)

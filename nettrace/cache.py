@@ -1,4 +1,4 @@
-"""Compiled programs of earlier runs, in files that nobody else can have written."""
+"""What earlier runs found out and compiled, in files that nobody else can have written."""
 
 import hashlib
 import logging
@@ -11,12 +11,10 @@ from typing import Optional
 
 log = logging.getLogger("nettrace")
 
-# Of which the oldest go.
+# Of each kind; the oldest go.
 FILES_MAX = 64
 
-_FORMAT = b"nettrace programs 1\n"
-_SUFFIX = ".programs"
-_OURS = re.compile(r"[0-9a-f]{64}\.(programs|\d+)")
+_FORMAT = b"nettrace cache 2\n"
 _BYTES_MAX = 1 << 24
 
 
@@ -44,18 +42,19 @@ def key(*parts: bytes) -> str:
 
 
 class Cache:
-    """The files of one folder.
+    """The files of one kind in one folder.
 
-    That a file cannot be read or written is no error: the programs are compiled then.
+    That a file cannot be read or written is no error: what would be in it is found out anew.
     """
 
-    def __init__(self, folder: Optional[Path]) -> None:
+    def __init__(self, folder: Optional[Path], kind: str) -> None:
         self._folder = folder
+        self._kind = kind
 
     def load(self, name: str) -> Optional[bytes]:
         """What was stored by this name; None if there is nothing, or nothing that can be trusted."""
         try:
-            with _Folder(self._folder) as opened:
+            with _Folder(self._folder, self._kind) as opened:
                 data = opened.read(name)
         except FileNotFoundError:
             return None
@@ -71,11 +70,11 @@ class Cache:
     def store(self, name: str, content: bytes) -> None:
         """Keeps it for later runs."""
         try:
-            with _Folder(self._folder, make=True) as opened:
+            with _Folder(self._folder, self._kind, make=True) as opened:
                 opened.write(name, _header(name, content) + content)
                 opened.limit()
         except (OSError, _Distrusted) as error:
-            log.info("the programs are not kept for the next start: %s", error)
+            log.info("nothing is kept for the next start: %s", error)
 
 
 def _header(name: str, content: bytes) -> bytes:
@@ -98,10 +97,12 @@ def _check(path: object, told: os.stat_result, *, folder: bool) -> None:
 class _Folder:
     """The folder while it is open: what is checked is what is used, whoever moves it meanwhile."""
 
-    def __init__(self, path: Optional[Path], *, make: bool = False) -> None:
+    def __init__(self, path: Optional[Path], kind: str, *, make: bool = False) -> None:
         if path is None:
             raise FileNotFoundError("there is no folder for it")
         self._path = path
+        self._suffix = f".{kind}"
+        self._ours = re.compile(rf"[0-9a-f]{{64}}\.({kind}|\d+)")
         if make:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -121,8 +122,8 @@ class _Folder:
         """A whole file."""
         # O_NONBLOCK: a pipe would keep us waiting.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        with os.fdopen(os.open(name + _SUFFIX, flags, dir_fd=self._fd), "rb") as file:
-            _check(self._path / (name + _SUFFIX), os.fstat(file.fileno()), folder=False)
+        with os.fdopen(os.open(name + self._suffix, flags, dir_fd=self._fd), "rb") as file:
+            _check(self._path / (name + self._suffix), os.fstat(file.fileno()), folder=False)
             return file.read(_BYTES_MAX)
 
     def write(self, name: str, data: bytes) -> None:
@@ -132,7 +133,7 @@ class _Folder:
         try:
             with os.fdopen(os.open(temporary, flags, 0o600, dir_fd=self._fd), "wb") as file:
                 file.write(data)
-            os.replace(temporary, name + _SUFFIX, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            os.replace(temporary, name + self._suffix, src_dir_fd=self._fd, dst_dir_fd=self._fd)
         except BaseException:
             self._remove(temporary)
             raise
@@ -140,7 +141,7 @@ class _Folder:
     def limit(self) -> None:
         """Removes the oldest files that are too many, and what an interrupted run left."""
         ages = {}
-        for name in filter(_OURS.fullmatch, os.listdir(self._fd)):
+        for name in filter(self._ours.fullmatch, os.listdir(self._fd)):
             with suppress(FileNotFoundError):
                 ages[name] = os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_mtime_ns
         for name in sorted(ages, key=ages.__getitem__)[:-FILES_MAX]:

@@ -24,7 +24,7 @@ _SIZES = {PERF_EVENT_ARRAY: (4, 4), PROG_ARRAY: (4, 4), RINGBUF: (0, 0)}  # what
 def compiled(text: str, include: Path, cache: Cache) -> Object:
     """The programs, from the cache or else compiled and kept there; raises BpfError with the compiler's log."""
     started = time.monotonic()
-    name = key(text.encode(), "\0".join(_flags()).encode(), _tree(include), _identity())
+    name = key(text.encode(), "\0".join(_flags()).encode(), _tree(include), identity())
     kept = cache.load(name)
     if kept is not None:
         log.debug("compiled programs are in the cache: %s", name)
@@ -40,7 +40,7 @@ def _flags() -> list[str]:
     return ["-w", f"-DPAGE_SIZE={os.sysconf('SC_PAGE_SIZE')}"]
 
 
-def _identity() -> bytes:
+def identity() -> bytes:
     """Changes whenever the compiler could make something else of a text; raises KernelError without BCC.
 
     BCC itself is not loaded, as that takes longer than all else.

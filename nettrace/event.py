@@ -262,7 +262,6 @@ BYTES_ITEM = Layout(
     ("u8", "kind", 1),
     ("u8", "slots", 1),
 )
-SNAPLEN_MAX = 2048  # bytes of a packet; the number of their slots is in 8 bits, and they are kept with it
 
 LAYOUTS = (
     RECORD, STEP_ITEM, PACKET_ITEM, DEVICE_ITEM, DETAIL_ITEM, DROP_ITEM, RETURN_ITEM, STACK_ITEM, FACTS_ITEM,

@@ -256,6 +256,19 @@ class Kernel:
         """As `uname -r` says it; nothing is decided by it."""
         return (self._read("proc/sys/kernel/osrelease") or "unknown").strip()
 
+    @property
+    def boot(self) -> bytes:
+        """Changes with all that is found out here: when the host boots, a module comes or goes, or more is hidden.
+
+        Empty: the kernel does not tell.
+        """
+        boot = self._read("proc/sys/kernel/random/boot_id")
+        if boot is None:
+            return b""
+        modules = [line.split() for line in (self._read("proc/modules") or "").splitlines()]
+        places = [f"{words[0]} {words[5]}" for words in modules if len(words) > 5]  # name and address
+        return repr((boot, self.lockdown, self.tracefs, places)).encode()
+
     @functools.cached_property
     def btf(self) -> Btf:
         """The kernel's types; raises KernelError if it does not describe them."""

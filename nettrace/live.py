@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Optional
 
 from . import analyzers, drops, files, meaning, netns, reasons
@@ -20,13 +21,19 @@ from .sinks import Lookups, place_in_code
 
 
 class Running:
-    """The host that this process runs on; evidence_s: how long the evidence of a finding may take to read."""
+    """The host that this process runs on.
 
-    def __init__(self, kernel: Kernel, evidence_s: float) -> None:
+    evidence_s: how long the evidence of a finding may take to read. returns: what functions return, as far as that
+    is known already.
+    """
+
+    def __init__(
+        self, kernel: Kernel, evidence_s: float, returns: Mapping[str, Optional[str]] = MappingProxyType({})
+    ) -> None:
         self.own_netns = netns.current()
         self.drop_reason = kernel.drop_reason
         self.enum_names = kernel.enum_names
-        self.return_type = kernel.return_type
+        self._returns = returns
         self.netns = Reread(netns.names).of
         self.owner = Owners().of
         self._kernel = kernel
@@ -36,6 +43,10 @@ class Running:
     def tick_ns(self) -> int:
         """See Host; it is measured when it is first asked for."""
         return self._kernel.tick_ns
+
+    def return_type(self, function: str) -> Optional[str]:
+        """See Host."""
+        return self._returns[function] if function in self._returns else self._kernel.return_type(function)
 
     def symbol(self, address: int) -> Optional[Symbol]:
         """See Host; reading all symbols takes long and can wait until the first is asked for."""

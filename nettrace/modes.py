@@ -1,16 +1,18 @@
 """From the options to what a run attaches: a function for each mode."""
 
 import argparse
+import functools
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional
 
-from . import drops, files, live, plan, rules, selection, source, tree, trouble
+from . import drops, live, options, plan, selection, source, trouble
 from .errors import KernelError, UsageError
 from .filters import PacketFilter
 from .histogram import Histogram
 from .kernel import Kernel, check, check_user
 from .latency import edge_of
+from .names import RTT_FUNCTION
 from .paths import counted_nodes
 from .plan import Plan
 from .rules import Rules
@@ -19,6 +21,7 @@ from .selection import Selection
 from .sockets import peer_of
 from .source import Settings
 from .tables import LatencySummary, Paths, Peer, RoundTrips
+from .tree import Tree
 
 if TYPE_CHECKING:
     from .bpf import Session
@@ -45,14 +48,16 @@ class Setup:
     shortages: Collection[str] = ()  # what this kernel cannot tell, a sentence each
 
 
-def choose(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel, packet_filter: PacketFilter) -> Setup:
+def choose(
+    asked: argparse.Namespace, traces: Tree, meanings: Rules, kernel: Kernel, packet_filter: PacketFilter
+) -> Setup:
     """What was asked for, on this kernel; raises UsageError and KernelError where that cannot be."""
     if asked.drop:
-        return _drop(asked, traces, kernel, packet_filter)
+        return _drop(asked, traces, meanings, kernel, packet_filter)
     if asked.rtt:
         return _rtt(asked, traces, kernel)
     if asked.monitor:
-        return _monitor(asked, traces, kernel, packet_filter)
+        return _monitor(asked, traces, meanings, kernel, packet_filter)
     if not asked.sock and (packet_filter.srtt_us or packet_filter.min_rtt_us):
         raise UsageError("--filter-srtt and --filter-minrtt are about sockets: give --sock, --rtt or --rtt-detail too")
     narrowed = asked.trace is not None and "all" not in [word.strip() for word in asked.trace.split(",")]
@@ -61,12 +66,7 @@ def choose(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel, packet_
             "tracing every packet of the host would slow it down: give a filter (-p, --addr, --port, ...), "
             "traces (-t), a count (-c), or --force"
         )
-    return _sock(asked, traces, kernel) if asked.sock else _packets(asked, traces, kernel)
-
-
-def with_detail(asked: argparse.Namespace) -> bool:
-    """Whether the programs must tell what they otherwise need not."""
-    return asked.detail or not {"cpu", "pid", "mark", "len"}.isdisjoint(asked.columns)
+    return _sock(asked, traces, meanings, kernel) if asked.sock else _packets(asked, traces, meanings, kernel)
 
 
 def multi_of(backend: str, kernel: Kernel) -> bool:
@@ -79,11 +79,12 @@ def multi_of(backend: str, kernel: Kernel) -> bool:
     return kernel.features.kprobe_multi and backend != "kprobe"
 
 
-def _packets(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel) -> Setup:
+def _packets(asked: argparse.Namespace, traces: Tree, meanings: Rules, kernel: Kernel) -> Setup:
     """Packets, followed or (--basic) not, and how long they took."""
     if not asked.print_bpf:
         check(kernel)
-    meanings = _NO_RULES if asked.latency_summary or asked.paths else rules.load(files.RULES, traces)
+    if asked.latency_summary or asked.paths:
+        meanings = _NO_RULES
     also = {*meanings.tell_trouble, *(trace.name for trace in traces.traces() if trace.nft)}
     selected = selection.choose(
         traces, kernel, trace=asked.trace, exclude=asked.trace_exclude, matcher=asked.trace_matcher,
@@ -95,7 +96,7 @@ def _packets(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel) -> Se
     settings = Settings(
         follow=not asked.basic,
         ringbuf=kernel.features.ringbuf and not asked.perf_buffer,
-        detail=with_detail(asked),
+        detail=options.with_detail(asked),
         count_hits=asked.func_stats,
         latency=asked.latency or asked.paths,
         latency_summary=asked.latency_summary,
@@ -111,7 +112,7 @@ def _packets(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel) -> Se
     )  # fmt: skip
 
 
-def _sock(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel) -> Setup:
+def _sock(asked: argparse.Namespace, traces: Tree, meanings: Rules, kernel: Kernel) -> Setup:
     """--sock and --rtt-detail: hits of functions that take a socket."""
     if not asked.print_bpf:
         check(kernel)
@@ -130,15 +131,14 @@ def _sock(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel) -> Setup
         sockets=True,
         tracked_max=1,
     )
-    meanings = rules.load(files.RULES, traces)
     return Setup(what, settings, meanings, multi, selected.wishes.stack_at)
 
 
-def _rtt(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel) -> Setup:
+def _rtt(asked: argparse.Namespace, traces: Tree, kernel: Kernel) -> Setup:
     """--rtt: round trips, counted in the kernel."""
     if not asked.print_bpf:
         check(kernel)
-    selected = selection.choose_sockets(traces, kernel, trace=plan.RTT_FUNCTION)
+    selected = selection.choose_sockets(traces, kernel, trace=RTT_FUNCTION)
     multi = multi_of(asked.backend, kernel)
     what = plan.make_sockets(selected.traces, kernel, cookies=multi)
     _check_rtt(what)
@@ -151,19 +151,18 @@ def _rtt(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel) -> Setup:
         tracked_max=1,
         ringbuf_pages=1,
     )
-    return Setup(
-        what, settings, _NO_RULES, multi, table=lambda session, _: _rtt_table(session, by_peer=asked.rtt_by_peer)
-    )
+    return Setup(what, settings, _NO_RULES, multi, table=functools.partial(rtt_table, by_peer=asked.rtt_by_peer))
 
 
-def _monitor(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel, packet_filter: PacketFilter) -> Setup:
+def _monitor(
+    asked: argparse.Namespace, traces: Tree, meanings: Rules, kernel: Kernel, packet_filter: PacketFilter
+) -> Setup:
     """--monitor: what tells of trouble, and only when it does."""
     if not asked.print_bpf:
         check(kernel)
-    meanings = rules.load(files.RULES, traces)
     watched = selection.choose_monitored(traces, kernel, trace=asked.trace, exclude=asked.trace_exclude)
     has_rtt_limit = bool(packet_filter.srtt_us or packet_filter.min_rtt_us)
-    timed = plan.TIMED if asked.metrics is not None else (plan.RTT_FUNCTION,) if has_rtt_limit else ()
+    timed = plan.TIMED if asked.metrics is not None else (RTT_FUNCTION,) if has_rtt_limit else ()
     multi = multi_of(asked.backend, kernel)
     what = plan.make_monitor(
         watched, kernel, meanings.need_return, meanings.ask_verdict,
@@ -174,7 +173,7 @@ def _monitor(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel, packe
     settings = Settings(
         follow=False,
         ringbuf=kernel.features.ringbuf and not asked.perf_buffer,
-        detail=with_detail(asked),
+        detail=options.with_detail(asked),
         count_hits=asked.func_stats,
         trouble=trouble.c_text(what, live.judge(host, traced, meanings), live.return_types(host, traced)),
         drops=drops.choose(kernel, count=True, harmless=live.harmless_reasons()),
@@ -185,7 +184,9 @@ def _monitor(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel, packe
     return Setup(what, settings, meanings, multi)
 
 
-def _drop(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel, packet_filter: PacketFilter) -> Setup:
+def _drop(
+    asked: argparse.Namespace, traces: Tree, meanings: Rules, kernel: Kernel, packet_filter: PacketFilter
+) -> Setup:
     """--drop: one tracepoint, and what it tells."""
     if not asked.print_bpf:
         check_user()
@@ -202,12 +203,12 @@ def _drop(asked: argparse.Namespace, traces: tree.Tree, kernel: Kernel, packet_f
     settings = Settings(
         follow=False,
         ringbuf=kernel.features.ringbuf and not asked.perf_buffer,
-        detail=with_detail(asked),
+        detail=options.with_detail(asked),
         drops=drops.choose(kernel, reasons=asked.reason, count=asked.drop_stat, unread=unread),
         ringbuf_pages=1 if asked.drop_stat else Settings.ringbuf_pages,
     ).with_packets(asked.snaplen)
     return Setup(
-        what, settings, rules.load(files.RULES, traces),
+        what, settings, meanings,
         stack_at=[probe.trace.name for probe in what.probes] if asked.drop_stack else (),
         shortages=drops.shortages(kernel, unread=unread),
     )  # fmt: skip
@@ -218,7 +219,7 @@ def _check_rtt(what: Plan) -> None:
     if any(probe.program.kind == "function_return" for probe in what.probes):
         return
     reason = what.skipped[0].reason if what.skipped else "its arguments are not those that nettrace knows"
-    raise KernelError(f"this kernel does not tell of round trips: {plan.RTT_FUNCTION}: {reason}")
+    raise KernelError(f"this kernel does not tell of round trips: {RTT_FUNCTION}: {reason}")
 
 
 def _check_matching(what: Plan, selected: Selection) -> None:
@@ -248,7 +249,8 @@ def paths_table(session: "Session", trace: Callable[[int, int], str]) -> Paths:
     )
 
 
-def _rtt_table(session: "Session", *, by_peer: bool) -> RoundTrips:
+def rtt_table(session: "Session", _trace: Callable[[int, int], str], *, by_peer: bool) -> RoundTrips:
+    """What the programs of --rtt counted so far."""
     values = [session.value("rtt_histograms", number) for number in range(len(source.RTT_HISTOGRAMS))]
     sample, smoothed, least = [Histogram.from_bytes(value) for value in values]
     if not by_peer:

@@ -4,14 +4,15 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn, Optional
+from typing import TYPE_CHECKING, Any, NoReturn, Optional
 
 from .errors import UsageError
-from .event import SNAPLEN_MAX
-from .plan import RTT_FUNCTION
-from .sinks import COLUMNS
+from .names import COLUMNS, RTT_FUNCTION, SNAPLEN_MAX
 from .suggest import did_you_mean
 from .version import __version__
+
+if TYPE_CHECKING:
+    from .filters import PacketFilter
 
 # Bytes of each packet that --pcap writes: the headers, tunnels and all.
 SNAPLEN = 256
@@ -158,6 +159,24 @@ def parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     options.latency_show |= options.latency_free or options.min_latency is not None
     options.latency |= options.latency_summary
     return options
+
+
+def packet_filter(asked: argparse.Namespace, namespace: Optional[int]) -> "PacketFilter":
+    """The conditions on packets; namespace: the inode of the one that they must be in."""
+    from . import filters
+
+    return filters.parse(
+        saddr=asked.saddr, daddr=asked.daddr, addr=asked.addr, sport=asked.sport, dport=asked.dport, port=asked.port,
+        proto=asked.proto, tcp_flags=asked.tcp_flags, pkt_len=asked.pkt_len, pid=asked.pid, comm=asked.comm,
+        netns=namespace, iface=asked.iface, mark=asked.mark, expression=asked.expression, inner=asked.inner,
+        filter_srtt=asked.filter_srtt, filter_minrtt=asked.filter_minrtt,
+        min_latency=asked.min_latency, rate_limit=asked.rate_limit,
+    )  # fmt: skip
+
+
+def with_detail(asked: argparse.Namespace) -> bool:
+    """Whether the programs must tell what they otherwise need not."""
+    return asked.detail or not {"cpu", "pid", "mark", "len"}.isdisjoint(asked.columns)
 
 
 def _check(options: argparse.Namespace) -> None:

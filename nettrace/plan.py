@@ -9,6 +9,7 @@ from .btf import Param, Prototype
 from .facts import Fact
 from .kernel import ABSENT, FunctionType, Kernel
 from .layouts import Types
+from .names import RTT_FUNCTION
 from .tree import REGISTER_ARGUMENTS, Trace
 
 SKB_TYPE = "struct sk_buff *"
@@ -33,8 +34,7 @@ NFT_FACTS = (
 # Why a trace without `skb` is not attached where packets are followed.
 ONLY_SOCKET = "has no packet, only a socket: it is for --sock"
 
-# The function that learns of round trips, and the arguments by their places that bpf/sock.h reads.
-RTT_FUNCTION = "tcp_ack_update_rtt"
+# The arguments of RTT_FUNCTION by their places that bpf/sock.h reads.
 _RTT_ARGUMENTS = {2: "seq_rtt_us", 3: "sack_rtt_us", 5: "rs"}
 
 # Where --metrics begins and ends to measure how long packets are in the stack: on their way in from the driver to

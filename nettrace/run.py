@@ -8,7 +8,6 @@ from typing import Optional, Union
 from .bpf import Session
 from .decode import Decoder
 from .event import PLACES, Record
-from .kernel import Kernel
 from .plan import Plan
 from .player import IDLE_NS, Player
 from .recorder import Recorder
@@ -59,6 +58,7 @@ def wall_offset_ns() -> int:
 class Run:
     """Reads what a session's programs send, shows and records it.
 
+    traces_at: the traces by the addresses of their functions.
     count: how many packets (hits, if packets are not followed) to show; None for all.
     min_latency_ns: of packets that took less, nothing is shown.
     table: what the programs counted so far, to be shown every second in place of hits; it is given the session and
@@ -66,7 +66,7 @@ class Run:
     """
 
     def __init__(
-        self, session: Session, kernel: Kernel, plan: Plan, settings: Settings, sink: Text, *,
+        self, session: Session, plan: Plan, traces_at: Mapping[int, str], settings: Settings, sink: Text, *,
         count: Optional[int], join_clones: bool, min_latency_ns: Optional[int] = None,
         table: Optional[Table] = None, recorder: Optional[Recorder] = None,
     ) -> None:  # fmt: skip
@@ -87,12 +87,7 @@ class Run:
         )
         self._count = count
         self._unfinished = self._gaps = self._swept = self._hits = 0
-        addresses: dict[int, str] = {}
-        for probe in plan.probes:
-            address = None if probe.program.is_tracepoint else kernel.symbols.address(probe.target)
-            if address is not None:
-                addresses[address] = probe.trace.name
-        self._decoder = Decoder(addresses, [trace.name for trace in plan.tracepoints], plan.facts)
+        self._decoder = Decoder(traces_at, [trace.name for trace in plan.tracepoints], plan.facts)
         shows_all = self._follow and recorder is None and table is None and not min_latency_ns
         self._templates = Templates(self._decoder, sink) if shows_all and sink.is_plain else None
         # A ring buffer is in order by itself; perf buffers are one a CPU.

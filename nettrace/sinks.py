@@ -12,15 +12,12 @@ from .diagnosis import Analysis, Finding
 from .event import Context, Device, Event, Packet
 from .header import Header
 from .kernel import Symbol
+from .names import DETAIL_COLUMNS
 from .packets import change_text, packet_text
 from .report import FINISHED, report_text
 from .sockets import socket_text
 from .stacks import stack_lines
 from .tables import DropCounts, Paths, Table
-
-# What -o knows, and what --detail stands for; the skb of --detail comes before the trace, where it always was.
-COLUMNS = ("id", "cpu", "if", "netns", "pid", "group", "mark", "len")
-DETAIL_COLUMNS = ("cpu", "if", "pid", "netns")
 
 _NS_PER_MS = 1_000_000
 CLOCK_CHANGE_NS = _NS_PER_MS  # less is no change of the clock but of what measuring it took

@@ -18,25 +18,26 @@ from .host import Host
 from .jsonlines import Findings, JsonLines
 from .kept import Kept
 from .kernel import Kernel
-from .modes import Setup
 from .plan import Skipped
 from .recorder import Recorder
 from .recording import Writer
 from .rules import Rules
 from .run import unit_of, wall_offset_ns
 from .sinks import Display, Lookups, Summary
+from .starts import Start
 
 
 class View:
     """What a run is shown by, and recorded by if that was asked for."""
 
     def __init__(
-        self, asked: argparse.Namespace, kernel: Kernel, setup: Setup, writer: Optional[Writer],
+        self, asked: argparse.Namespace, kernel: Kernel, start: Start, writer: Optional[Writer],
         capture: Optional[Capture],
     ) -> None:  # fmt: skip
+        setup = start.setup
         self._meanings = setup.meanings
         mode = mode_of(asked)
-        host: Host = live.Running(kernel, asked.evidence_time)
+        host: Host = live.Running(kernel, asked.evidence_time, start.returns)
         self.header = Header(
             mode=mode,
             unit=unit_of(setup.settings),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations  # pytest 6.0 of Debian 11 does not export all the types
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable
 
@@ -12,6 +14,17 @@ from nettrace.kernel import Kernel
 from nettrace.rules import Rules
 from nettrace.tree import Tree
 from tests.record_kernel import VERSIONS, unpack
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What nettrace keeps for its next start is kept for these tests alone; inside a VM, for all."""
+    if "NETTRACE_TEST_KERNEL" in os.environ:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NETTRACE_PROGRAM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

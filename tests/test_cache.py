@@ -22,13 +22,13 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def file(folder: Path) -> Path:
     """Of what is stored as NAME."""
-    Cache(folder).store(NAME, CONTENT)
+    Cache(folder, "programs").store(NAME, CONTENT)
     (path,) = folder.iterdir()
     return path
 
 
 def test_what_was_stored_is_loaded(folder: Path) -> None:
-    kept = Cache(folder)
+    kept = Cache(folder, "programs")
     assert kept.load(NAME) is None
     kept.store(NAME, CONTENT)
     kept.store(OTHER, b"")
@@ -37,8 +37,8 @@ def test_what_was_stored_is_loaded(folder: Path) -> None:
 
 
 def test_a_new_version_replaces_the_old_one(folder: Path, file: Path) -> None:
-    Cache(folder).store(NAME, b"new")
-    assert Cache(folder).load(NAME) == b"new"
+    Cache(folder, "programs").store(NAME, b"new")
+    assert Cache(folder, "programs").load(NAME) == b"new"
     assert list(folder.iterdir()) == [file]
 
 
@@ -58,104 +58,104 @@ def test_a_changed_byte_is_found(folder: Path, file: Path, at: int) -> None:
     data = bytearray(file.read_bytes())
     data[at] ^= 1
     file.write_bytes(data)
-    assert Cache(folder).load(NAME) is None
+    assert Cache(folder, "programs").load(NAME) is None
 
 
 @pytest.mark.parametrize("size", [0, 1, 40, 52, 100])
 def test_a_cut_file_is_found(folder: Path, file: Path, size: int) -> None:
     os.truncate(file, size)
-    assert Cache(folder).load(NAME) is None
+    assert Cache(folder, "programs").load(NAME) is None
 
 
 def test_a_longer_file_is_found(folder: Path, file: Path) -> None:
     file.write_bytes(file.read_bytes() + b"\0")
-    assert Cache(folder).load(NAME) is None
+    assert Cache(folder, "programs").load(NAME) is None
 
 
 def test_a_file_of_another_name_is_not_taken(folder: Path, file: Path) -> None:
     file.rename(file.with_name(file.name.replace(NAME, OTHER)))
-    assert Cache(folder).load(OTHER) is None
+    assert Cache(folder, "programs").load(OTHER) is None
 
 
 def test_a_damaged_file_is_written_anew_and_told(folder: Path, file: Path, caplog: pytest.LogCaptureFixture) -> None:
     file.write_bytes(b"damaged")
     with caplog.at_level(logging.INFO):
-        assert Cache(folder).load(NAME) is None
+        assert Cache(folder, "programs").load(NAME) is None
     assert "damaged" in caplog.text
-    Cache(folder).store(NAME, CONTENT)
-    assert Cache(folder).load(NAME) == CONTENT
+    Cache(folder, "programs").store(NAME, CONTENT)
+    assert Cache(folder, "programs").load(NAME) == CONTENT
 
 
 def test_a_link_is_not_followed(folder: Path, file: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
     file.rename(target)
     file.symlink_to(target)
-    assert Cache(folder).load(NAME) is None
-    Cache(folder).store(NAME, b"new")
-    assert not file.is_symlink() and Cache(folder).load(NAME) == b"new"
+    assert Cache(folder, "programs").load(NAME) is None
+    Cache(folder, "programs").store(NAME, b"new")
+    assert not file.is_symlink() and Cache(folder, "programs").load(NAME) == b"new"
     assert b"new" not in target.read_bytes()
 
 
 def test_a_link_in_place_of_the_folder_is_not_followed(folder: Path, file: Path, tmp_path: Path) -> None:
     folder.rename(tmp_path / "moved")
     folder.symlink_to(tmp_path / "moved")
-    assert Cache(folder).load(NAME) is None
-    Cache(folder).store(OTHER, CONTENT)
+    assert Cache(folder, "programs").load(NAME) is None
+    Cache(folder, "programs").store(OTHER, CONTENT)
     assert [path.name for path in folder.iterdir()] == [file.name]
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
 def test_a_file_that_others_can_write_is_not_trusted(folder: Path, file: Path, mode: int) -> None:
     file.chmod(mode)
-    assert Cache(folder).load(NAME) is None
+    assert Cache(folder, "programs").load(NAME) is None
 
 
 @pytest.mark.parametrize("mode", [0o720, 0o702, 0o777])
 def test_a_folder_that_others_can_write_is_not_trusted(folder: Path, file: Path, mode: int) -> None:
     folder.chmod(mode)
-    assert Cache(folder).load(NAME) is None
-    Cache(folder).store(OTHER, CONTENT)
+    assert Cache(folder, "programs").load(NAME) is None
+    Cache(folder, "programs").store(OTHER, CONTENT)
     assert list(folder.iterdir()) == [file]
 
 
 def test_the_folder_of_another_user_is_not_trusted(folder: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
-    assert Cache(folder).load(NAME) is None
-    Cache(folder).store(OTHER, CONTENT)
+    assert Cache(folder, "programs").load(NAME) is None
+    Cache(folder, "programs").store(OTHER, CONTENT)
     assert list(folder.iterdir()) == [file]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_the_file_of_another_user_is_not_trusted(folder: Path, file: Path) -> None:
     os.chown(file, 12345, -1)
-    assert Cache(folder).load(NAME) is None
+    assert Cache(folder, "programs").load(NAME) is None
 
 
 def test_a_pipe_is_not_waited_for(folder: Path, file: Path) -> None:
     file.unlink()
     os.mkfifo(file, 0o600)
-    assert Cache(folder).load(NAME) is None
+    assert Cache(folder, "programs").load(NAME) is None
 
 
 def test_a_folder_in_place_of_a_file(folder: Path, file: Path) -> None:
     file.unlink()
     file.mkdir()
-    assert Cache(folder).load(NAME) is None
-    Cache(folder).store(NAME, CONTENT)  # cannot, and says so
+    assert Cache(folder, "programs").load(NAME) is None
+    Cache(folder, "programs").store(NAME, CONTENT)  # cannot, and says so
 
 
 def test_a_file_in_place_of_the_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "cache").write_text("")
-    kept = Cache(tmp_path / "cache")
+    kept = Cache(tmp_path / "cache", "programs")
     with caplog.at_level(logging.INFO):
         kept.store(NAME, CONTENT)
-    assert "not kept" in caplog.text
+    assert "nothing is kept" in caplog.text
     assert kept.load(NAME) is None
 
 
 def test_without_a_folder_nothing_is_kept() -> None:
-    Cache(None).store(NAME, CONTENT)
-    assert Cache(None).load(NAME) is None
+    Cache(None, "programs").store(NAME, CONTENT)
+    assert Cache(None, "programs").load(NAME) is None
 
 
 def test_the_oldest_go(folder: Path, file: Path) -> None:
@@ -164,13 +164,13 @@ def test_the_oldest_go(folder: Path, file: Path) -> None:
     stranger.write_text("")
     os.utime(stranger, (0, 0))
     for number in range(FILES_MAX - 1):
-        Cache(folder).store(key(bytes([number])), b"")
+        Cache(folder, "programs").store(key(bytes([number])), b"")
     assert file.exists()
-    Cache(folder).store(OTHER, CONTENT)
+    Cache(folder, "programs").store(OTHER, CONTENT)
     assert not file.exists()
     assert stranger.exists()
     assert len(list(folder.iterdir())) == FILES_MAX + 1
-    assert Cache(folder).load(OTHER) == CONTENT
+    assert Cache(folder, "programs").load(OTHER) == CONTENT
 
 
 def test_an_interrupted_write_leaves_nothing(folder: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +178,7 @@ def test_an_interrupted_write_leaves_nothing(folder: Path, file: Path, monkeypat
         raise OSError("full")
 
     monkeypatch.setattr(os, "replace", refuse)
-    Cache(folder).store(OTHER, CONTENT)
+    Cache(folder, "programs").store(OTHER, CONTENT)
     assert list(folder.iterdir()) == [file]
 
 

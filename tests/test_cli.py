@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
 
 import nettrace
-from nettrace import cli, modes, pcap
+from nettrace import cli, commands, modes, pcap
 from nettrace.errors import BpfError, KernelError, StreamError
 from nettrace.kernel import Kernel
 from tests import record_pcap
@@ -23,7 +24,9 @@ Capture = pytest.CaptureFixture
 
 
 class Untouched:
-    """In the place of the kernel: whoever asks it fails the test."""
+    """In the place of the kernel: whoever asks it for more than whether it is still the same one fails the test."""
+
+    boot = b""
 
     def __getattr__(self, name: str) -> NoReturn:
         pytest.fail(f"the kernel was asked for {name}")
@@ -32,14 +35,14 @@ class Untouched:
 @pytest.fixture
 def no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever asks for the kernel fails the test."""
-    monkeypatch.setattr(cli, "Kernel", lambda **_: Untouched())
+    monkeypatch.setattr(commands, "Kernel", lambda **_: Untouched())
     monkeypatch.setattr(modes, "check", failing(AssertionError("the kernel was checked")))
 
 
 @pytest.fixture
 def kernel(kernels: dict[str, Kernel], monkeypatch: pytest.MonkeyPatch) -> Kernel:
     """The recorded 6.12 in place of the running kernel, and everybody is root."""
-    monkeypatch.setattr(cli, "Kernel", lambda **_: kernels["6.12"])
+    monkeypatch.setattr(commands, "Kernel", lambda **_: kernels["6.12"])
     monkeypatch.setattr(modes, "check", lambda _: None)
     monkeypatch.setattr(modes, "check_user", lambda: None)
     return kernels["6.12"]
@@ -157,7 +160,7 @@ def test_names_that_cannot_be_are_refused_in_one_sentence(
      ["--mark", "1"], ["--iface", "lo"], ["tcp port 80"], ["icmp"]],
 )  # fmt: skip
 def test_enough_to_run(monkeypatch: pytest.MonkeyPatch, capsys: Capture[str], arguments: list[str]) -> None:
-    monkeypatch.setattr(cli, "Kernel", lambda **_: None)
+    monkeypatch.setattr(commands, "Kernel", lambda **_: SimpleNamespace(boot=b""))
     monkeypatch.setattr(modes, "check", failing(KernelError("as far as this test goes")))
     assert cli.main(arguments) == 1
     assert capsys.readouterr() == ("", "nettrace: as far as this test goes\n")
@@ -172,10 +175,10 @@ def test_help_shows_examples_that_are_accepted(
     out, err = capsys.readouterr()
     assert err == ""
     _, _, examples = out.partition("examples:\n")
-    commands = [shlex.split(re.split(r"  +", line.strip())[0]) for line in examples.splitlines()]
-    assert len(commands) == 8 and {command[0] for command in commands} == {"nettrace"}
-    monkeypatch.setattr(cli, "_run", lambda *_: 0)
-    for command in commands:
+    shown = [shlex.split(re.split(r"  +", line.strip())[0]) for line in examples.splitlines()]
+    assert len(shown) == 8 and {command[0] for command in shown} == {"nettrace"}
+    monkeypatch.setattr(commands, "_run", lambda *_: 0)
+    for command in shown:
         assert cli.main(command[1:]) == 0, command
 
 
@@ -198,18 +201,19 @@ def test_version(no_kernel: None, capsys: Capture[str]) -> None:
 def test_what_fails_later(
     monkeypatch: pytest.MonkeyPatch, capsys: Capture[str], error: BaseException, status: int, words: str
 ) -> None:
-    monkeypatch.setattr(cli, "Kernel", failing(error))
+    monkeypatch.setattr(commands, "Kernel", failing(error))
     assert cli.main(["-p", "icmp"]) == status
     assert capsys.readouterr() == ("", words)
 
 
 def test_debug_shows_the_compilers_log(monkeypatch: pytest.MonkeyPatch, capsys: Capture[str]) -> None:
-    monkeypatch.setattr(cli, "Kernel", failing(BpfError("load", "refused", "a long log")))
+    monkeypatch.setattr(commands, "Kernel", failing(BpfError("load", "refused", "a long log")))
     assert cli.main(["-p", "icmp", "--debug"]) == 1
     assert capsys.readouterr().err == "a long log\nnettrace: load: refused\n"
 
 
 def test_a_missing_yaml_module_is_told(no_kernel: None, monkeypatch: pytest.MonkeyPatch, capsys: Capture[str]) -> None:
+    monkeypatch.setenv("NETTRACE_PROGRAM_CACHE", "")
     monkeypatch.setitem(sys.modules, "yaml", None)
     assert cli.main(["-p", "icmp"]) == 1
     assert capsys.readouterr().err == (
@@ -220,7 +224,7 @@ def test_a_missing_yaml_module_is_told(no_kernel: None, monkeypatch: pytest.Monk
 def test_a_wrong_tree_is_told_with_its_place(
     no_kernel: None, monkeypatch: pytest.MonkeyPatch, capsys: Capture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(cli.files, "TREE", tmp_path / "tracer.yaml")
+    monkeypatch.setattr(commands.files, "TREE", tmp_path / "tracer.yaml")
     (tmp_path / "tracer.yaml").write_text("desc: all\ntracse: {}\n")
     assert cli.main(["-p", "icmp"]) == 1
     assert capsys.readouterr().err == (
@@ -318,8 +322,8 @@ EXPECTED = {
 def test_conditions_reach_the_program(
     kernel: Kernel, capsys: Capture[str], monkeypatch: pytest.MonkeyPatch, libpcap: None
 ) -> None:
-    monkeypatch.setattr(cli.netns, "current", lambda: 0xF0000001)
-    monkeypatch.setattr(cli.netns, "resolve", {"blue": 0xF0000002}.__getitem__)
+    monkeypatch.setattr(commands.netns, "current", lambda: 0xF0000001)
+    monkeypatch.setattr(commands.netns, "resolve", {"blue": 0xF0000002}.__getitem__)
     macros, _ = printed(
         capsys, "--saddr", "10.0.0.0/8", "--sport", "7-9", "--tcp-flags", "SA!", "--pkt-len", "100", "--pid", "42",
         "--comm", "curl", "--netns-current", "--iface", "eth0", "--mark", "2/3", "--inner", "--min-latency", "1ms",
@@ -363,7 +367,7 @@ def test_types_of_the_users_choice(monkeypatch: pytest.MonkeyPatch, kernels: dic
         asked.append(options["btf"])
         return kernels["6.12"]
 
-    monkeypatch.setattr(cli, "Kernel", kernel)
+    monkeypatch.setattr(commands, "Kernel", kernel)
     for options in ([], ["--btf-path", "types/vmlinux"]):
         assert cli.main(["-p", "icmp", "--print-bpf", *options]) == 0
     assert asked == [None, Path("types/vmlinux")]
@@ -372,8 +376,8 @@ def test_types_of_the_users_choice(monkeypatch: pytest.MonkeyPatch, kernels: dic
 def test_a_run_that_could_match_nothing_is_refused(
     kernels: dict[str, Kernel], kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: Capture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "_run", failing(AssertionError("it ran")))
-    monkeypatch.setattr(cli, "Kernel", lambda **_: kernels["5.10"])
+    monkeypatch.setattr(commands, "_run", failing(AssertionError("it ran")))
+    monkeypatch.setattr(commands, "Kernel", lambda **_: kernels["5.10"])
     # New in Linux 5.15.
     assert cli.main(["-t", "qdisc_enqueue"]) == 1
     out, err = capsys.readouterr()
@@ -401,11 +405,13 @@ def test_kprobe_multi_where_there_is_none(
     kernels: dict[str, Kernel], kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: Capture[str]
 ) -> None:
     used: list[bool] = []
-    monkeypatch.setattr(cli, "_run", lambda _asked, _kernel, setup, _filter: used.append(setup.multi) or 0)
+    monkeypatch.setattr(
+        commands, "_run", lambda _asked, _kernel, _filter, setup, _compiled: used.append(setup.multi) or 0
+    )
     for backend in ("auto", "kprobe", "kprobe-multi"):
         assert cli.main(["-p", "icmp", "--backend", backend]) == 0
     assert used == [True, False, True]
-    monkeypatch.setattr(cli, "Kernel", lambda **_: kernels["5.10"])
+    monkeypatch.setattr(commands, "Kernel", lambda **_: kernels["5.10"])
     for backend in ("auto", "kprobe"):
         assert cli.main(["-p", "icmp", "--backend", backend]) == 0
     assert used[3:] == [False, False]
@@ -437,7 +443,7 @@ def test_the_module_runs_and_ends_with_the_status() -> None:
 
 HANGING_END = """
 import select
-from nettrace.cli import _Signals
+from nettrace.commands import _Signals
 with _Signals() as signals:
     print("ready", flush=True)
     while not signals.stop:

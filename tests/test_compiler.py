@@ -71,7 +71,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def kept(tmp_path: Path) -> Cache:
-    return Cache(tmp_path / "cache")
+    return Cache(tmp_path / "cache", "programs")
 
 
 def runs(package: Path) -> list[str]:
@@ -100,7 +100,7 @@ def test_it_is_not_compiled_again(package: Path, include: Path, kept: Cache) -> 
 
 
 def test_without_a_cache_it_is(package: Path, include: Path) -> None:
-    assert compiled("text", include, Cache(None)) == compiled("text", include, Cache(None))
+    assert compiled("text", include, Cache(None, "programs")) == compiled("text", include, Cache(None, "programs"))
     assert len(runs(package)) == 2
 
 

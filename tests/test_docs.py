@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import nettrace
-from nettrace import cli, event, filters, options, run, selection, sinks, source, tree
+from nettrace import event, filters, names, options, run, selection, sinks, source, tree
 from nettrace.kernel import Kernel
 from tests.e2e import tool
 from tests.record_kernel import VERSIONS
@@ -118,8 +118,8 @@ def _spelt(name: str) -> str:
 
 def test_columns_are_told() -> None:
     table = rows("| column |" + section(README, "| column |", "\n\n"))
-    assert {row[0].strip("`") for row in table} == set(sinks.COLUMNS)
-    assert set(re.findall(r"`(\w+)`", section(README, "behind it the columns ", ":"))) == set(sinks.DETAIL_COLUMNS)
+    assert {row[0].strip("`") for row in table} == set(names.COLUMNS)
+    assert set(re.findall(r"`(\w+)`", section(README, "behind it the columns ", ":"))) == set(names.DETAIL_COLUMNS)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -130,7 +130,7 @@ def test_commands_are_accepted(kernels: dict[str, Kernel], version: str) -> None
     for line in recipes:
         asked = options.parse(shlex.split(line)[1:])
         # There are no such processes here.
-        assert not cli._filter(asked, None).is_empty or asked.trace or asked.count, line
+        assert not options.packet_filter(asked, None).is_empty or asked.trace or asked.count, line
         selected = selection.choose(
             known, kernels[version], trace=asked.trace, exclude=asked.trace_exclude, matcher=asked.trace_matcher,
             free=asked.trace_free, stack=asked.trace_stack, ret=asked.ret, basic=asked.basic,

@@ -64,15 +64,12 @@ class Counted:
 def started(session: Counted, count: Optional[int] = None) -> tuple[Run, io.StringIO]:
     out = io.StringIO()
     trace = SimpleNamespace(name="qdisc_enqueue")
-    function = SimpleNamespace(trace=SimpleNamespace(name="ip_rcv"), target="ip_rcv",
-                               program=SimpleNamespace(is_tracepoint=False))  # fmt: skip
-    what: Any = SimpleNamespace(probes=[function], tracepoints=[trace], facts=())
-    kernel: Any = SimpleNamespace(symbols=SimpleNamespace(address=lambda _: 0xFFFFFFFF81000000))
+    what: Any = SimpleNamespace(tracepoints=[trace], facts=())
     settings = Settings(latency=True, latency_summary=True)
     known: Any = session
     run = Run(
-        known, kernel, what, settings, Text(out, Display(), Lookups()), count=count, join_clones=True,
-        table=modes.latency_table,
+        known, what, {0xFFFFFFFF81000000: "ip_rcv"}, settings, Text(out, Display(), Lookups()), count=count,
+        join_clones=True, table=modes.latency_table,
     )  # fmt: skip
     return run, out
 
@@ -165,7 +162,7 @@ def test_a_recording_that_fails_ends_the_run_in_order(tmp_path: Path) -> None:
     with Writer(str(tmp_path / "x")) as writer:
         recorder = Recorder(writer, host)
         run = Run(
-            session, session, function, Settings(ringbuf=True), Text(io.StringIO(), Display(), Lookups()),
+            session, function, {}, Settings(ringbuf=True), Text(io.StringIO(), Display(), Lookups()),
             count=None, join_clones=True, recorder=recorder,
         )  # fmt: skip
         assert not run.done

@@ -58,12 +58,9 @@ def piped() -> Iterator[tuple[TextIO, Callable[[], list[str]]]]:
 
 
 def running(session: Any, out: TextIO, findings: Callable[[Context], Sequence[Finding]]) -> Run:
-    trace = SimpleNamespace(name="ip_rcv")
-    probe = SimpleNamespace(trace=trace, target="ip_rcv", program=SimpleNamespace(is_tracepoint=False))
-    what: Any = SimpleNamespace(probes=[probe], tracepoints=[], facts=())
-    kernel: Any = SimpleNamespace(symbols=SimpleNamespace(address=lambda _: IP_RCV))
+    what: Any = SimpleNamespace(tracepoints=[], facts=())
     sink = JsonLines(out, Display(), Lookups(), findings)
-    return Run(session, kernel, what, Settings(), sink, count=None, join_clones=True)
+    return Run(session, what, {IP_RCV: "ip_rcv"}, Settings(), sink, count=None, join_clones=True)
 
 
 def test_a_reader_has_the_line_of_a_packet_before_the_next_one_is_sent() -> None:

@@ -1,0 +1,249 @@
+"""What each call of the program does: wiring and signals."""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Optional, Protocol
+
+from . import cache, compiler, files, filters, netns, options, view
+from .cache import Cache
+from .errors import KernelError
+from .filters import PacketFilter
+from .kernel import Kernel
+from .run import Run
+from .sinks import Summary
+from .starts import Start, Starts
+from .view import View
+
+if TYPE_CHECKING:
+    from .bpf import Session
+    from .exporters import Exporter
+    from .modes import Setup
+    from .plan import Plan, Skipped
+    from .rules import Rules
+    from .source import Source
+    from .tree import Tree
+
+log = logging.getLogger("nettrace")
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Does what was asked for and returns the exit status."""
+    level = logging.DEBUG if asked.debug else logging.INFO if asked.verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    if asked.json_schema:
+        sys.stdout.write(files.SCHEMA.read_text(encoding="utf-8"))
+        return 0
+    if asked.diff is not None:
+        from . import reading
+
+        return reading.diff(asked)
+    starts = Starts(cache.folder())
+    if asked.read is not None:
+        from . import reading
+
+        return reading.replay(asked, *_meanings(starts))
+    if asked.explain is not None:
+        from . import explain, reasons
+
+        sys.stdout.write(explain.text(asked.explain, *_meanings(starts), reasons.load(files.RULES)))
+        return 0
+    kernel = Kernel(btf=None if asked.btf_path is None else Path(asked.btf_path))
+    if asked.trace is not None and asked.trace.strip() == "?":
+        from . import coverage, modes, treetext
+        from .jsonlines import coverage_line
+
+        traces, _ = _meanings(starts)
+        covered = coverage.of(traces, kernel, multi=modes.multi_of(asked.backend, kernel))
+        sys.stdout.write(coverage_line(covered) if asked.json else treetext.tree_text(covered))
+        return 0
+    packet_filter = options.packet_filter(asked, _namespace(asked))
+    if asked.print_filter:
+        sys.stdout.write(_filter_text(packet_filter))
+        return 0
+    if asked.print_bpf:
+        sys.stdout.write(_planned(asked, kernel, packet_filter, starts)[1].text)
+        return 0
+    return _run(asked, kernel, packet_filter, *begun(asked, kernel, packet_filter, starts))
+
+
+def _run(
+    asked: argparse.Namespace, kernel: Kernel, packet_filter: PacketFilter, setup: "Setup",
+    compiled: "Callable[[], Start]",
+) -> int:  # fmt: skip
+    for shortage in setup.shortages:
+        log.warning("nettrace: %s", shortage)
+    way = _way_of_metrics(asked)
+    what, settings = setup.what, setup.settings
+    with view.recording_to(asked) as writer, view.capture_to(asked) as capture:
+        start = compiled()
+        from .bpf import Session
+
+        shown = View(asked, kernel, start, writer, capture)
+        began = time.monotonic()
+        with Session(start.programs, tuple(packet_filter.numbers().values()), what, settings, setup.multi) as session:
+            if asked.drop_stat:
+                from .dropstat import DropStat
+
+                table = DropStat(session, shown.sink, count=asked.count, recorder=shown.recorder)
+                return _attend(session, table, what, shown, verbose=asked.verbose, began=began)
+            run = Run(
+                session, what, start.traces_at, settings, shown.sink, count=asked.count,
+                join_clones=not asked.trace_noclone, min_latency_ns=packet_filter.min_latency_ns, table=setup.table,
+                recorder=shown.recorder,
+            )  # fmt: skip
+            meanwhile = _meanwhile(asked, kernel, what)
+            if way is None:
+                return _attend(session, run, what, shown, verbose=asked.verbose, began=began, meanwhile=meanwhile)
+            from . import monitor
+
+            with monitor.exported(way, session, run, what, kernel):
+                return _attend(session, run, what, shown, verbose=asked.verbose, began=began, meanwhile=meanwhile)
+
+
+def begun(
+    asked: argparse.Namespace, kernel: Kernel, packet_filter: PacketFilter, starts: Starts
+) -> "tuple[Setup, Callable[[], Start]]":
+    """What is to be attached, and what compiles it: that takes its time, and other things may go wrong before."""
+    known = starts.load(asked, kernel)
+    if known is not None:
+        log.debug("this start is in the cache")
+        start = known
+        return start.setup, lambda: start
+    setup, program = _planned(asked, kernel, packet_filter, starts)
+
+    def compiled() -> Start:
+        programs = compiler.compiled(program.compiled, files.BPF / "include", Cache(cache.folder(), "programs"))
+        start = Start.of(setup, programs, kernel)
+        starts.store(asked, kernel, start)
+        return start
+
+    return setup, compiled
+
+
+def _planned(
+    asked: argparse.Namespace, kernel: Kernel, packet_filter: PacketFilter, starts: Starts
+) -> "tuple[Setup, Source]":
+    from . import modes, source
+
+    setup = modes.choose(asked, *_meanings(starts), kernel, packet_filter)
+    return setup, source.render(setup.what, kernel, setup.settings, packet_filter, files.BPF)
+
+
+def _meanwhile(asked: argparse.Namespace, kernel: Kernel, what: "Plan") -> Optional[Callable[[], None]]:
+    """What is to be done beside the run."""
+    if asked.diag:
+        from . import evidence
+
+        return evidence.prepare
+    if asked.monitor:
+        from . import monitor
+
+        return monitor.Latecomers(kernel, what.skipped).tell
+    return None
+
+
+def _way_of_metrics(asked: argparse.Namespace) -> Optional["Exporter"]:
+    """Whether it can listen is to be known before anything is compiled."""
+    if asked.metrics is None:
+        return None
+    from . import exporters
+
+    return exporters.exporter(asked.metrics)
+
+
+class _Run(Protocol):
+    """What a mode does between the attaching of its probes and the summary."""
+
+    @property
+    def done(self) -> bool: ...
+
+    def step(self) -> None: ...
+    def finish(self) -> None: ...
+    def summary(self, *, skipped: int) -> Summary: ...
+
+
+def _attend(
+    session: "Session", run: _Run, what: "Plan", shown: View, *, verbose: bool, began: float,
+    meanwhile: Optional[Callable[[], None]] = None,
+) -> int:  # fmt: skip
+    """Runs what is set up from the attaching of the probes to the summary; meanwhile: to be done beside it."""
+    session.attach()
+    skipped = [*what.skipped, *session.skipped]
+    _report(skipped, session.attached, began)
+    with _Signals() as signals:
+        shown.begin(skipped, session.attached)
+        if meanwhile is not None:
+            threading.Thread(target=meanwhile, daemon=True).start()
+        while not run.done and not signals.stop:
+            run.step()
+        run.finish()
+        summary = run.summary(skipped=len(skipped))
+        shown.end(summary)
+        print(summary.text(verbose), file=sys.stderr, flush=True)
+        session.detach()
+    return int(shown.sink.failed)
+
+
+def _namespace(asked: argparse.Namespace) -> Optional[int]:
+    """The inode of the namespace that packets must be in."""
+    return netns.current() if asked.netns_current else None if asked.netns is None else netns.resolve(asked.netns)
+
+
+def _filter_text(packet_filter: PacketFilter) -> str:
+    """What becomes of the conditions: numbers for the C side, and the program of the expression."""
+    numbers = packet_filter.constants()
+    asked = numbers.pop("FILTER_ASKED", 0)
+    text = "".join(f"{name} {number:#x}\n" for name, number in numbers.items())
+    if asked:
+        text = f"FILTER_ASKED {' '.join(name for name, bit in filters.CONDITIONS.items() if asked & bit)}\n" + text
+    if packet_filter.expression is not None:
+        from . import pcap
+
+        text += pcap.disassemble(packet_filter.expression)
+    return text or "no condition: all packets match\n"
+
+
+class _Signals:
+    """Ctrl-C and SIGTERM ask for an orderly end; the second one ends at once."""
+
+    def __init__(self) -> None:
+        self.stop = False
+        self._saved = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def __enter__(self) -> "_Signals":
+        for number in self._saved:
+            signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._saved.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _frame: Optional[FrameType]) -> None:
+        if self.stop:
+            # The kernel detaches what the process leaves behind.
+            os._exit(128 + number)
+        self.stop = True
+
+
+def _meanings(starts: Starts) -> "tuple[Tree, Rules]":
+    try:
+        return starts.meanings()
+    except ImportError as error:
+        raise KernelError(
+            "PyYAML is missing: install it with 'apt install python3-yaml' or 'dnf install python3-pyyaml'"
+        ) from error
+
+
+def _report(skipped: Sequence["Skipped"], attached: int, began: float) -> None:
+    log.debug("%d probes attached %.2f s after the start", attached, time.monotonic() - began)
+    for skip in skipped:
+        log.info("%s is skipped: %s", skip.trace.name, skip.reason)
