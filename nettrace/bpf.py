@@ -11,7 +11,7 @@ from .buffers import Buffer
 from .errors import BpfError, KernelError
 from .objects import MapSpec, Object
 from .plan import Plan, Probe, Program, Skipped
-from .source import Settings
+from .settings import Settings
 from .syscalls import Map, Refused
 
 _DROP_KEY = struct.Struct("=QI4x")  # struct drop_place of bpf/drops.h

@@ -19,13 +19,12 @@ from .filters import PacketFilter
 from .kernel import Kernel
 from .run import Run
 from .sinks import Summary
-from .starts import Start, Starts
+from .starts import Setup, Start, Starts
 from .view import View
 
 if TYPE_CHECKING:
     from .bpf import Session
     from .exporters import Exporter
-    from .modes import Setup
     from .plan import Plan, Skipped
     from .rules import Rules
     from .source import Source
@@ -75,7 +74,7 @@ def run(asked: argparse.Namespace) -> int:
 
 
 def _run(
-    asked: argparse.Namespace, kernel: Kernel, packet_filter: PacketFilter, setup: "Setup",
+    asked: argparse.Namespace, kernel: Kernel, packet_filter: PacketFilter, setup: Setup,
     compiled: "Callable[[], Start]",
 ) -> int:  # fmt: skip
     for shortage in setup.shortages:

@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, Optional
+from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from .analyzers import Told
 from .event import Context, Device, Event
-from .evidence import Evidence
-from .reasons import Reason
 from .rules import Rule
+
+if TYPE_CHECKING:
+    from .evidence import Evidence
+    from .reasons import Reason
 
 INFO, WARN, ERROR = "info", "warn", "error"
 
@@ -49,7 +51,7 @@ class Finding(NamedTuple):
     told: tuple[Told, ...] = ()  # what the kernel said at this place
     advice: tuple[str, ...] = ()
     wanted: tuple[str, ...] = ()  # evidence to look for
-    evidence: tuple[Evidence, ...] = ()
+    evidence: "tuple[Evidence, ...]" = ()
     root: bool = False  # most likely the cause of the other findings
     doubt: str = ""  # why this is an inference, where it is one
 
@@ -67,7 +69,7 @@ class Diagnosis:
         rule: Callable[[Event], Optional[Rule]],
         told: Callable[[Event], tuple[Told, ...]],
         drop: Callable[[Event], "Optional[Finding]"],
-        evidence: Callable[[Finding, Context], Sequence[Evidence]],
+        evidence: "Callable[[Finding, Context], Sequence[Evidence]]",
         deciding: Callable[[Context, Event], Optional[Told]] = lambda context, item: None,
     ) -> None:
         self.told = told
@@ -156,7 +158,7 @@ class Analysis:
         return findings
 
 
-def of_drop(item: Event, name: Optional[str], reason: Optional[Reason], where: str) -> Finding:
+def of_drop(item: Event, name: Optional[str], reason: "Optional[Reason]", where: str) -> Finding:
     """The finding for a dropped packet.
 
     name: of the reason, None where the kernel gives none. reason: what is known of it. where: the

@@ -2,12 +2,14 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any, Callable, NamedTuple, Optional, Protocol
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Protocol
 
 from .diagnosis import Finding
 from .event import Context
-from .evidence import Evidence
 from .kernel import Symbol
+
+if TYPE_CHECKING:
+    from .evidence import Evidence
 
 # How many answers of a kind are remembered, the latest ones.
 ANSWERS_MAX = 16384
@@ -54,7 +56,7 @@ class Host(Protocol):
     def owner(self, inode: int) -> Optional[tuple[str, int]]:
         """The process that has a socket open, as name and number."""
 
-    def evidence(self, finding: Finding, context: Context) -> Sequence[Evidence]:
+    def evidence(self, finding: Finding, context: Context) -> "Sequence[Evidence]":
         """What there is to prove a finding."""
 
 
@@ -151,7 +153,7 @@ class Remembering:
         owner: Optional[tuple[str, int]] = self._changing("owner", inode, self._host.owner)
         return owner
 
-    def evidence(self, finding: Finding, context: Context) -> Sequence[Evidence]:
+    def evidence(self, finding: Finding, context: Context) -> "Sequence[Evidence]":
         """See Host."""
         found = self._host.evidence(finding, context)
         self._told("evidence", evidence_key(finding, context), [list(each) for each in found])
@@ -193,6 +195,8 @@ class Recorded:
         elif kind == "owner" and answer is not None:
             answer = (str(answer[0]), int(answer[1]))
         elif kind == "evidence":
+            from .evidence import Evidence
+
             answer = [Evidence(str(source), str(text)) for source, text in answer]
         self._answers.put(kind, tuple(key) if isinstance(key, list) else key, answer)
 
@@ -235,7 +239,7 @@ class Recorded:
         owner: Optional[tuple[str, int]] = self._answers.get("owner", inode)
         return owner
 
-    def evidence(self, finding: Finding, context: Context) -> Sequence[Evidence]:
+    def evidence(self, finding: Finding, context: Context) -> "Sequence[Evidence]":
         """See Host."""
         found: Sequence[Evidence] = self._answers.get("evidence", tuple(evidence_key(finding, context)), [])
         return found

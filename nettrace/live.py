@@ -3,21 +3,23 @@
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
-from . import analyzers, drops, files, meaning, netns, reasons
+from . import analyzers, drops, files, meaning, netns
 from .analyzers import Told
 from .diagnosis import INFO, Diagnosis, Finding, of_drop
 from .event import Context, Event
-from .evidence import Evidence
 from .host import Host, Traced
 from .kernel import Kernel, Symbol
 from .owners import Owners, Reread
 from .plan import Plan
-from .proof import Prover
-from .reasons import Reasons
 from .rules import Judge, Rules
 from .sinks import Lookups, place_in_code
+
+if TYPE_CHECKING:
+    from .evidence import Evidence
+    from .proof import Prover
+    from .reasons import Reasons
 
 
 class Running:
@@ -37,7 +39,7 @@ class Running:
         self.netns = Reread(netns.names).of
         self.owner = Owners().of
         self._kernel = kernel
-        self._prover = Prover(self.own_netns, evidence_s)
+        self._evidence_s = evidence_s
 
     @property
     def tick_ns(self) -> int:
@@ -52,9 +54,15 @@ class Running:
         """See Host; reading all symbols takes long and can wait until the first is asked for."""
         return self._kernel.function_at(address)
 
-    def evidence(self, finding: Finding, context: Context) -> Sequence[Evidence]:
+    def evidence(self, finding: Finding, context: Context) -> "Sequence[Evidence]":
         """See Host."""
         return self._prover.evidence(finding, context)
+
+    @functools.cached_property
+    def _prover(self) -> "Prover":
+        from .proof import Prover
+
+        return Prover(self.own_netns, self._evidence_s)
 
 
 def traced(what: Plan) -> tuple[Traced, ...]:
@@ -157,8 +165,10 @@ def lookups(host: Host, traces: Sequence[Traced]) -> Lookups:
 
 
 @functools.cache
-def _reasons() -> Reasons:
+def _reasons() -> "Reasons":
     """What drops and resets mean; read when it is first asked for, as it takes longer than most of a start."""
+    from . import reasons
+
     return reasons.load(files.RULES)
 
 

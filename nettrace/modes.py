@@ -2,29 +2,18 @@
 
 import argparse
 import functools
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Optional
 
-from . import drops, live, options, plan, selection, source, trouble
+from . import counted, drops, live, options, plan, selection, trouble
 from .errors import KernelError, UsageError
 from .filters import PacketFilter
-from .histogram import Histogram
 from .kernel import Kernel, check, check_user
-from .latency import edge_of
 from .names import RTT_FUNCTION
-from .paths import counted_nodes
 from .plan import Plan
 from .rules import Rules
-from .run import Table, totals
 from .selection import Selection
-from .sockets import peer_of
-from .source import Settings
-from .tables import LatencySummary, Paths, Peer, RoundTrips
+from .settings import Settings
+from .starts import Setup
 from .tree import Tree
-
-if TYPE_CHECKING:
-    from .bpf import Session
 
 # How many peers --rtt-by-peer tells apart; what there are more is counted.
 PEERS_MAX = 1024
@@ -32,20 +21,6 @@ PEERS_MAX = 1024
 MONITOR_PAGES = 256
 # Where a table is all that is printed, nothing is said of single events.
 _NO_RULES = Rules(())
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What a run is made of."""
-
-    what: Plan
-    settings: Settings
-    meanings: Rules
-    multi: bool = False  # functions are attached all at once
-    stack_at: Collection[str] = ()  # traces whose call stacks are shown
-    end_at: Collection[str] = ()  # traces that end a packet's path
-    table: Optional[Table] = None  # what is shown every second in place of hits
-    shortages: Collection[str] = ()  # what this kernel cannot tell, a sentence each
 
 
 def choose(
@@ -108,7 +83,7 @@ def _packets(asked: argparse.Namespace, traces: Tree, meanings: Rules, kernel: K
     _check_matching(what, selected)
     return Setup(
         what, settings, meanings, multi, selected.wishes.stack_at, selected.wishes.end_at,
-        latency_table if asked.latency_summary else paths_table if asked.paths else None,
+        counted.latencies if asked.latency_summary else counted.paths if asked.paths else None,
     )  # fmt: skip
 
 
@@ -151,7 +126,9 @@ def _rtt(asked: argparse.Namespace, traces: Tree, kernel: Kernel) -> Setup:
         tracked_max=1,
         ringbuf_pages=1,
     )
-    return Setup(what, settings, _NO_RULES, multi, table=functools.partial(rtt_table, by_peer=asked.rtt_by_peer))
+    return Setup(
+        what, settings, _NO_RULES, multi, table=functools.partial(counted.round_trips, by_peer=asked.rtt_by_peer)
+    )
 
 
 def _monitor(
@@ -228,32 +205,3 @@ def _check_matching(what: Plan, selected: Selection) -> None:
     if not any(probe.trace.name in matching for probe in what.probes):
         reasons = "; ".join(f"{skip.trace.name}: {skip.reason}" for skip in what.skipped if skip.trace.name in matching)
         raise KernelError(f"none of the traces where packets would be matched exists on this kernel: {reasons}")
-
-
-def latency_table(session: "Session", trace: Callable[[int, int], str]) -> LatencySummary:
-    """What the programs of --latency-summary counted so far."""
-    counted = totals(session.counters())
-    latencies = Histogram.from_bytes(session.value("latencies", 0))
-    edges = [edge_of(key, values, trace) for key, values in session.entries("edges")]
-    return LatencySummary(latencies, edges, counted["one_point"], counted["short"])
-
-
-def paths_table(session: "Session", trace: Callable[[int, int], str]) -> Paths:
-    """What the programs of --paths counted so far."""
-    counted = totals(session.counters())
-    return Paths(
-        counted_nodes(session.entries("path_nodes"), trace),
-        packets=counted["matched"],
-        unfinished=counted["matched"] + counted["cloned"] - counted["freed"],
-        unplaced=counted["steps_lost"],
-    )
-
-
-def rtt_table(session: "Session", _trace: Callable[[int, int], str], *, by_peer: bool) -> RoundTrips:
-    """What the programs of --rtt counted so far."""
-    values = [session.value("rtt_histograms", number) for number in range(len(source.RTT_HISTOGRAMS))]
-    sample, smoothed, least = [Histogram.from_bytes(value) for value in values]
-    if not by_peer:
-        return RoundTrips(sample, smoothed, least)
-    peers = [Peer(*peer_of(key), Histogram.from_bytes(value)) for key, value in session.entries("rtt_peers")]
-    return RoundTrips(sample, smoothed, least, peers, totals(session.counters())["crowded_out"])

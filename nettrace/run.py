@@ -3,20 +3,22 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Optional, Union
+from typing import TYPE_CHECKING, Optional, Union
 
-from .bpf import Session
 from .decode import Decoder
 from .event import PLACES, Record
-from .plan import Plan
 from .player import IDLE_NS, Player
-from .recorder import Recorder
+from .settings import Settings
 from .sinks import Summary, Text
-from .source import Settings
 from .stream import TimeOrder
 from .tables import FunctionStats
 from .tables import Table as Counted
 from .templates import Templates
+
+if TYPE_CHECKING:
+    from .bpf import Session
+    from .plan import Plan
+    from .recorder import Recorder
 
 POLL_MS = 100
 # How often packets whose end was not seen are looked for, and how long they must have been idle: IDLE_NS.
@@ -27,7 +29,7 @@ SHOW_NS = 50_000_000
 # How long the end may take to read what is left; what then is unread is counted.
 DRAIN_NS = 500_000_000
 
-Table = Callable[[Session, Callable[[int, int], str]], Counted]
+Table = Callable[["Session", Callable[[int, int], str]], Counted]
 
 
 class Every:
@@ -66,9 +68,9 @@ class Run:
     """
 
     def __init__(
-        self, session: Session, plan: Plan, traces_at: Mapping[int, str], settings: Settings, sink: Text, *,
+        self, session: "Session", plan: "Plan", traces_at: Mapping[int, str], settings: Settings, sink: Text, *,
         count: Optional[int], join_clones: bool, min_latency_ns: Optional[int] = None,
-        table: Optional[Table] = None, recorder: Optional[Recorder] = None,
+        table: Optional[Table] = None, recorder: "Optional[Recorder]" = None,
     ) -> None:  # fmt: skip
         self._unit = unit_of(settings)
         self._ended = False
@@ -245,7 +247,7 @@ class Run:
         matched = totals(self._session.counters())[self._counted]
         self._ended = self._ended or (self._count is not None and matched >= self._count)
 
-    def _hits_table(self, session: Session, trace: Callable[[int, int], str]) -> FunctionStats:
+    def _hits_table(self, session: "Session", trace: Callable[[int, int], str]) -> FunctionStats:
         """How often each trace was hit so far."""
         hits: Counter[str] = Counter()
         for (kind, where), count in session.hits().items():

@@ -9,7 +9,7 @@ import logging
 import os
 import pickle
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
@@ -20,9 +20,11 @@ from .errors import KernelError
 from .kernel import Kernel
 
 if TYPE_CHECKING:
-    from .modes import Setup
     from .objects import Object
+    from .plan import Plan
     from .rules import Rules
+    from .run import Table
+    from .settings import Settings
     from .tree import Tree
 
 log = logging.getLogger("nettrace")
@@ -37,16 +39,30 @@ _NUMBERS = (
 
 
 @dataclass(frozen=True)
+class Setup:
+    """What a run is made of."""
+
+    what: "Plan"
+    settings: "Settings"
+    meanings: "Rules"
+    multi: bool = False  # functions are attached all at once
+    stack_at: Collection[str] = ()  # traces whose call stacks are shown
+    end_at: Collection[str] = ()  # traces that end a packet's path
+    table: "Optional[Table]" = None  # what is shown every second in place of hits
+    shortages: Collection[str] = ()  # what this kernel cannot tell, a sentence each
+
+
+@dataclass(frozen=True)
 class Start:
     """All that a run needs of the kernel and of the compiler before its first packet."""
 
-    setup: "Setup"
+    setup: Setup
     programs: "Object"
     traces_at: Mapping[int, str]  # by the addresses of the functions that are probed
     returns: Mapping[str, Optional[str]]  # of these functions, as C text
 
     @classmethod
-    def of(cls, setup: "Setup", programs: "Object", kernel: Kernel) -> "Start":
+    def of(cls, setup: Setup, programs: "Object", kernel: Kernel) -> "Start":
         """What the kernel says of a run's functions."""
         functions = {probe.target: probe.trace.name for probe in setup.what.probes if not probe.program.is_tracepoint}
         addresses = {kernel.symbols.address(function): trace for function, trace in functions.items()}

@@ -7,32 +7,33 @@ import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Optional, TextIO
+from typing import TYPE_CHECKING, Optional, TextIO
 
 from . import live, sinks
-from .captures import Capture, Captured, once
 from .diagnosis import Diagnosis
 from .errors import UsageError
 from .header import Header, skips, utc_offset_s
 from .host import Host
-from .jsonlines import Findings, JsonLines
-from .kept import Kept
 from .kernel import Kernel
 from .plan import Skipped
-from .recorder import Recorder
-from .recording import Writer
 from .rules import Rules
 from .run import unit_of, wall_offset_ns
 from .sinks import Display, Lookups, Summary
 from .starts import Start
+
+if TYPE_CHECKING:
+    from .captures import Capture
+    from .jsonlines import Findings
+    from .recorder import Recorder
+    from .recording import Writer
 
 
 class View:
     """What a run is shown by, and recorded by if that was asked for."""
 
     def __init__(
-        self, asked: argparse.Namespace, kernel: Kernel, start: Start, writer: Optional[Writer],
-        capture: Optional[Capture],
+        self, asked: argparse.Namespace, kernel: Kernel, start: Start, writer: "Optional[Writer]",
+        capture: "Optional[Capture]",
     ) -> None:  # fmt: skip
         setup = start.setup
         self._meanings = setup.meanings
@@ -56,7 +57,7 @@ class View:
             end_at=tuple(sorted(setup.end_at)),
             snaplen=setup.settings.snaplen,
         )
-        self.recorder = None if writer is None else Recorder(writer, host)
+        self.recorder = None if writer is None else _recorder(writer, host)
         if self.recorder is not None:
             host = self.recorder.host
         out = text_of(asked) if writer is None else sinks.Held(text_of(asked))
@@ -74,6 +75,12 @@ class View:
         if self.recorder is not None:
             self.recorder.end(summary)
         self.sink.end(summary)
+
+
+def _recorder(writer: "Writer", host: Host) -> "Recorder":
+    from .recorder import Recorder
+
+    return Recorder(writer, host)
 
 
 def mode_of(asked: argparse.Namespace) -> str:
@@ -120,21 +127,26 @@ def text_of(asked: argparse.Namespace) -> TextIO:
 
 def sink_of(
     asked: argparse.Namespace, header: Header, host: Host, meanings: Rules, display: Display, out: TextIO,
-    capture: Optional[Capture] = None, points: Optional[Collection[str]] = None,
+    capture: "Optional[Capture]" = None, points: Optional[Collection[str]] = None,
 ) -> sinks.Text:  # fmt: skip
     """What shows a run of this mode as it was asked for, and writes its packets; points: of these traces only."""
     lookups = live.lookups(host, header.traces)
     diagnosis = live.diagnosis(host, header.traces, meanings)
     if header.mode not in ("drops", "drop-stat", "paths"):
         lookups = replace(lookups, remarks=diagnosis.remarks, remarked=meanings.by_trace)
-    findings = once(diagnosis.findings) if asked.diag or asked.report is not None else None
+    findings: Optional[Findings] = diagnosis.findings if asked.diag or asked.report is not None else None
+    if capture is None:
+        return _shown_by(asked, header, host, display, lookups, diagnosis, findings, out)
+    from .captures import Captured, once
+
+    findings = None if findings is None else once(findings)
     sink = _shown_by(asked, header, host, display, lookups, diagnosis, findings, out)
-    return sink if capture is None else Captured(sink, capture, lookups, points=points, findings=findings)
+    return Captured(sink, capture, lookups, points=points, findings=findings)
 
 
 def _shown_by(
     asked: argparse.Namespace, header: Header, host: Host, display: Display, lookups: Lookups, diagnosis: Diagnosis,
-    findings: Optional[Findings], out: TextIO,
+    findings: "Optional[Findings]", out: TextIO,
 ) -> sinks.Text:  # fmt: skip
     # No run waits for what only these need.
     if asked.report is not None:
@@ -150,6 +162,8 @@ def _shown_by(
         junit = None if asked.junit is None else JUnit(asked.junit)
         return Asserted(out, display, lookups, expected, live.dropped(host, diagnosis), junit)
     if asked.json:
+        from .jsonlines import JsonLines
+
         return JsonLines(out, display, lookups, findings, quiet=asked.diag_quiet, keep=asked.diag_keep)
     if header.mode == "drop-stat":
         return sinks.DropTable(out, display, lookups)
@@ -175,11 +189,13 @@ def output_of(asked: argparse.Namespace) -> Iterator[TextIO]:
 
 
 @contextmanager
-def recording_to(asked: argparse.Namespace) -> Iterator[Optional[Writer]]:
+def recording_to(asked: argparse.Namespace) -> "Iterator[Optional[Writer]]":
     """The file to be written, if one was asked for; raises StreamError in the end, if not all was."""
     if asked.write is None:
         yield None
         return
+    from .recording import Writer
+
     with Writer(asked.write, rotate_bytes=asked.rotate_size, rotate_count=asked.rotate_count) as writer:
         yield writer
     if writer.error is not None:
@@ -187,11 +203,15 @@ def recording_to(asked: argparse.Namespace) -> Iterator[Optional[Writer]]:
 
 
 @contextmanager
-def capture_to(asked: argparse.Namespace) -> Iterator[Optional[Capture]]:
+def capture_to(asked: argparse.Namespace) -> "Iterator[Optional[Capture]]":
     """Where packets themselves are written, if that was asked for; raises StreamError in the end, if not all were."""
     if asked.pcap is None:
         yield None
-    elif asked.pcap == "-":
+        return
+    from .captures import Capture
+    from .kept import Kept
+
+    if asked.pcap == "-":
         if sys.stdout.isatty():
             raise UsageError(
                 "--pcap - writes no text: let a program read it, as in nettrace --pcap - ... | tshark -r -"

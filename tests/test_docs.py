@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 import nettrace
-from nettrace import event, filters, names, options, run, selection, sinks, source, tree
+from nettrace import event, filters, names, options, run, selection, sinks, tree
 from nettrace.kernel import Kernel
+from nettrace.settings import Settings
 from tests.e2e import tool
 from tests.record_kernel import VERSIONS
 from tests.vm.kernels import KERNELS
@@ -172,7 +173,7 @@ def test_each_number_of_the_summary_is_told(text: str, unit: str) -> None:
 
 @pytest.mark.parametrize("text", [flattened(README), flattened(plain(MAN))], ids=["README", "man"])
 def test_limits_are_those_of_the_code(text: str) -> None:
-    settings = source.Settings()
+    settings = Settings()
     assert f"At most {settings.tracked_max} skbs" in text
     assert f"for {run.IDLE_NS // 10**9} seconds" in text
     maps = (ROOT / "bpf" / "maps.h").read_text(encoding="utf-8")

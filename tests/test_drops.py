@@ -16,8 +16,8 @@ from nettrace.errors import UsageError
 from nettrace.event import UNREAD, Drop, Event
 from nettrace.kernel import Kernel, Symbol
 from nettrace.plan import Plan, Program
+from nettrace.settings import Settings
 from nettrace.sinks import Display, DropTable, Lookups, Summary, Text
-from nettrace.source import Settings
 from nettrace.tables import DropCounts
 from tests.record_kernel import VERSIONS
 

@@ -8,15 +8,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Optional
 
-from nettrace import event, modes
+from nettrace import counted, event
 from nettrace.errors import StreamError
 from nettrace.histogram import BUCKETS, Histogram, bucket, table
 from nettrace.latency import Edge, latency_text
 from nettrace.recorder import Recorder
 from nettrace.recording import Writer
 from nettrace.run import Run
+from nettrace.settings import Settings
 from nettrace.sinks import Display, Lookups, Text
-from nettrace.source import Settings
 
 CPUS = 2
 
@@ -69,7 +69,7 @@ def started(session: Counted, count: Optional[int] = None) -> tuple[Run, io.Stri
     known: Any = session
     run = Run(
         known, what, {0xFFFFFFFF81000000: "ip_rcv"}, settings, Text(out, Display(), Lookups()), count=count,
-        join_clones=True, table=modes.latency_table,
+        join_clones=True, table=counted.latencies,
     )  # fmt: skip
     return run, out
 

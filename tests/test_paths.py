@@ -11,7 +11,7 @@ from typing import Any, Optional
 
 import pytest
 
-from nettrace import event, histogram, modes, paths
+from nettrace import counted, event, histogram, paths
 from nettrace.event import Context, Drop, Event
 from nettrace.paths import Grouping, counted_nodes
 from nettrace.plan import MARKS
@@ -398,6 +398,6 @@ def test_the_table_of_a_run_says_what_is_not_in_it() -> None:
             return [(struct.pack("<Q", key), raw)]
 
     session: Any = Session()
-    table = modes.paths_table(session, lambda kind, where: f"{kind} {where}")
+    table = counted.paths(session, lambda kind, where: f"{kind} {where}")
     assert tree(table) == {f"{event.STEP_TRACEPOINT} 5": (4, 1)}
     assert table[1:] == (9, 3, 0, 6)

@@ -17,8 +17,8 @@ from nettrace.diagnosis import Finding
 from nettrace.event import COUNTERS, Context
 from nettrace.jsonlines import JsonLines
 from nettrace.run import Run
+from nettrace.settings import Settings
 from nettrace.sinks import Display, Lookups
-from nettrace.source import Settings
 
 from .test_decode import CLIENT, IP_RCV, SERVER, packet, record, step
 

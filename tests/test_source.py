@@ -17,6 +17,7 @@ from nettrace.errors import KernelError
 from nettrace.filters import Mark, PacketFilter, Range, TcpFlags
 from nettrace.kernel import Kernel
 from nettrace.plan import Plan, Probe, Program, Wishes
+from nettrace.settings import Settings
 from nettrace.source import (
     BASIC_FILES,
     FILES,
@@ -25,7 +26,6 @@ from nettrace.source import (
     PATHS_FILES,
     SOCKET_FILES,
     SUMMARY_FILES,
-    Settings,
     render,
 )
 from nettrace.tree import Trace

@@ -171,13 +171,14 @@ def test_what_is_told_of_a_retransmission(seen: Seen) -> None:
 
 def test_timers_are_in_seconds_and_expire_when_they_say(seen: Seen, pair: Pair) -> None:
     left, _ = pair
-    errors = []
+    late_s = []
     due = None
     for line, parts in seen.of(left.ip, seen.stalled_port):
         if line.trace == "tcp_write_timer_handler" and due is not None:
-            errors.append(abs(line.seconds - due))
+            late_s.append(line.seconds - due)
             due = None
         elif parts.get("timer") == "retrans" and float(parts["left"]) > 0.3:
             due = line.seconds + float(parts["left"])
-    # An emulated CPU may be late with its ticks and softirqs; in wrong units each would be off by as long as it takes.
-    assert errors and sorted(errors)[len(errors) // 2] < 0.2
+    # An emulated CPU may be late with its ticks and softirqs, but no timer is early. In wrong units all would be, or
+    # late by a multiple of what was left.
+    assert late_s and -0.05 < min(late_s) < 0.2
