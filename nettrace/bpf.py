@@ -2,8 +2,8 @@
 
 import os
 import struct
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Optional
 
 from . import event, syscalls
@@ -136,13 +136,13 @@ class Session:
 
     def detach(self) -> None:
         """Takes the probes away; what is in the buffer can still be read."""
-        links, self._links = self._links, []
-        if not links:
-            return
         # For each the kernel waits until nobody runs in it any more: let it wait for all at once.
-        with ThreadPoolExecutor(len(links)) as pool:
-            for done in [pool.submit(os.close, link) for link in links]:
-                done.result()
+        closing = [threading.Thread(target=os.close, args=(link,)) for link in self._links]
+        self._links = []
+        for thread in closing:
+            thread.start()
+        for thread in closing:
+            thread.join()
 
     def close(self) -> None:
         """Detaches and frees everything."""

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import NamedTuple, Optional, Union
 
 from .errors import KernelError
@@ -190,6 +189,8 @@ class Btf:
     def from_bytes(cls, data: bytes, base: "Optional[Btf]" = None) -> "Btf":
         """The BTF in these bytes."""
         # libbpf has no public call that takes the bytes of a module's BTF.
+        from tempfile import NamedTemporaryFile
+
         with NamedTemporaryFile(prefix="nettrace-btf-") as file:
             file.write(data)
             file.flush()

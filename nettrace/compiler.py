@@ -8,7 +8,6 @@ import signal
 import time
 import traceback
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any, BinaryIO, NoReturn
 
 from .cache import Cache, key
@@ -62,6 +61,9 @@ def _tree(folder: Path) -> bytes:
 
 def _compile_apart(text: str, include: Path) -> Object:
     """In a child: LLVM's memory goes with it, and what it prints is mixed with nothing."""
+    # A start from the cache needs none.
+    from tempfile import TemporaryFile
+
     with TemporaryFile() as result, TemporaryFile() as messages:
         child = os.fork()
         if not child:

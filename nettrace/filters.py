@@ -5,7 +5,6 @@ import os
 import re
 import struct
 from dataclasses import dataclass, fields
-from fractions import Fraction
 from typing import NamedTuple, Optional, Union
 
 from .errors import UsageError
@@ -420,8 +419,11 @@ def _mark(word: str) -> Mark:
 
 def duration_ns(option: str, word: str, unit: str = "us") -> int:
     """A time in nanoseconds; without a unit, this one is meant. `option` is who asks for it."""
-    match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(ns|us|ms|s|)", word.strip().lower())
-    nanoseconds = 0 if match is None else int(Fraction(match[1]) * _UNITS_NS[match[2] or unit])
+    match = re.fullmatch(r"([0-9]{1,12})(?:\.([0-9]{1,12}))?(ns|us|ms|s|)", word.strip().lower())
+    nanoseconds = 0
+    if match is not None:
+        whole, part, given = match[1], match[2] or "", match[3]
+        nanoseconds = int(whole + part) * _UNITS_NS[given or unit] // 10 ** len(part)
     if not 0 < nanoseconds < 1 << 63:
         raise UsageError(f"{option}: '{word}' is not a time such as 200 ({_UNIT_NAMES[unit]}), 1.5ms or 2s")
     return nanoseconds

@@ -1,6 +1,6 @@
 """What a run was: told once, before its first packet, in recordings and in JSON."""
 
-import platform
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -50,7 +50,7 @@ class Header:
     end_at: tuple[str, ...] = ()  # traces after which packets were not followed any more
     snaplen: int = 0  # bytes of packets that are told; 0: none are
     version: str = __version__
-    machine: str = platform.machine()
+    machine: str = os.uname().machine
 
     def plain(self) -> dict[str, Any]:
         """As JSON and recordings have it."""

@@ -1,7 +1,6 @@
 """What the user reads: packets, events and summaries as text."""
 
 import io
-import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -530,6 +529,8 @@ class _Redrawn:
     def write(self, lines: Sequence[str], *, last: bool) -> None:
         """Writes them, unless they are the last ones only as many as there is room for."""
         if self.rewinds and not last:
+            import shutil
+
             columns, rows = shutil.get_terminal_size()
             if len(lines) > rows - 1:
                 lines = [*lines[: rows - 2], f"... and {len(lines) - rows + 2} more"]

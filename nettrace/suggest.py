@@ -1,11 +1,12 @@
 """What the user may have meant by a word that is not known."""
 
-import difflib
 from collections.abc import Iterable
 
 
 def did_you_mean(word: str, known: Iterable[str], most: int = 1) -> str:
     """`; did you mean 'x'?` or `'x', 'y' or 'z'?`, or nothing when no known word is close."""
+    import difflib  # few words are wrong
+
     by_lower_case = {candidate.lower(): candidate for candidate in known}
     close = difflib.get_close_matches(word.lower(), by_lower_case, n=most)
     if not close:
