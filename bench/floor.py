@@ -22,11 +22,13 @@ def main() -> None:
     kernel = Kernel()
     packet_filter = options.packet_filter(asked, None)
     setup, compiled = commands.begun(asked, kernel, packet_filter, Starts(cache.folder()))
-    real = compiled().programs
+    start = compiled()
+    real = start.programs
     empty: Object = replace(real, programs=dict.fromkeys(real.programs, _NOTHING))
     ends = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
-    with Session(empty, tuple(packet_filter.numbers().values()), setup.what, setup.settings, setup.multi) as session:
+    values = (*packet_filter.numbers().values(), *start.addresses)
+    with Session(empty, values, setup.what, setup.settings, setup.multi) as session:
         session.attach()
         print("begin trace...", flush=True)
         signal.sigwait(ends)

@@ -1,14 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* The packet filter. */
 
-/*
- * A number of the filter. It is put in when the program is loaded, so that one
- * compilation serves all numbers.
- */
-#define VALUE(index)                                                           \
-	({ u64 value_; asm("%0 = %1 ll" : "=r"(value_) : "i"(VALUE_MARK + (index))); value_; })
-
-/* Which conditions there are is such a number, too: what was not asked for, the verifier takes away. */
+/* Which conditions there are is a number, too, see VALUE: what was not asked for, the verifier takes away. */
 #define ASKED(condition) (FILTER_ASKED & ASK_##condition)
 
 /* The numbers that belong together. */

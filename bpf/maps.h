@@ -6,6 +6,13 @@
  * (OFF_*), its features (HAVE_*), the filter (FILTER_*) and the wire layout.
  */
 
+/*
+ * A number of the filter, or an address of this boot. It is put in when the program is
+ * loaded, so that one compilation serves all of them.
+ */
+#define VALUE(index)                                                           \
+	({ u64 value_; asm("%0 = %1 ll" : "=r"(value_) : "i"(VALUE_MARK + (index))); value_; })
+
 /* More than the slots that one hit can need: headers, inner ones, device, step, detail, drop, return. */
 #ifdef WITH_STACK
 #define STACK_SLOTS 18

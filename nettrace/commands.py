@@ -87,7 +87,8 @@ def _run(
 
         shown = View(asked, kernel, start, writer, capture)
         began = time.monotonic()
-        with Session(start.programs, tuple(packet_filter.numbers().values()), what, settings, setup.multi) as session:
+        values = (*packet_filter.numbers().values(), *start.addresses)
+        with Session(start.programs, values, what, settings, setup.multi) as session:
             if asked.drop_stat:
                 from .dropstat import DropStat
 

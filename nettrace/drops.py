@@ -106,6 +106,11 @@ class Drops:
     count: bool = False  # only how many there are is told, by reason and place
     unread: bool = False  # no program may read the kernel's memory
 
+    @property
+    def addresses(self) -> dict[str, int]:
+        """Those that are not in the C text, by their names there."""
+        return {_start(free): start for start, _, free in self.normal_frees}
+
     def c_text(self) -> str:
         """The same for bpf/drops.h."""
         lines = ["#define DROPS 1", f"#define DROP_PLACES_MAX {PLACES_MAX}"]
@@ -116,13 +121,17 @@ class Drops:
         lines.append("#define HARMLESS(X)" + "".join(f" X({number:#x})" for number in self.harmless))
         lines.append("#define NO_REASONS(X)" + "".join(f" X({number:#x})" for number in self.no_reasons))
         frees = [
-            f" X({start:#x}, {size:#x}, {free.protocol}, {free.offset}, {free.mask:#x}, {value:#x})"
-            for start, size, free in self.normal_frees
+            f" X({_start(free)}, {size:#x}, {free.protocol}, {free.offset}, {free.mask:#x}, {value:#x})"
+            for _, size, free in self.normal_frees
             for value in free.values
         ]
         if frees and not self.unread:
             lines.append("#define NORMAL_FREES(X)" + "".join(frees))
         return "\n".join(lines) + "\n"
+
+
+def _start(free: NormalFree) -> str:
+    return f"AT_{free.function}"
 
 
 def choose(

@@ -86,19 +86,22 @@ RTT_HISTOGRAMS = ("sample", "smoothed", "least")
 class Source:
     """The whole program.
 
-    The numbers of the filter are no part of what is compiled, so that other numbers need no other compilation.
+    The numbers of the filter and this boot's addresses are no part of what is compiled, so that others need no other
+    compilation.
     """
 
     text: str  # with the numbers
     compiled: str  # with VALUE(index) in their places
-    values: tuple[int, ...]  # by index
+    values: tuple[int, ...]  # by index: the filter's numbers, then addresses_of()
 
 
 def render(plan: Plan, kernel: Kernel, settings: Settings, packet_filter: PacketFilter, bpf_dir: Path) -> Source:
     """The C text; raises KernelError where the kernel's types lack what the C needs."""
     defines: dict[str, int] = {}
     defines.update(_offsets(kernel.btf))
-    defines.update(_pages(kernel))
+    addresses = addresses_of(kernel, settings)
+    if "AT_page_offset_base" in addresses:
+        defines["SIZEOF_page"] = kernel.btf.struct_size("page") or 0
     defines.update(MARKS)
     defines["VALUE_MARK"] = VALUE_MARK
     defines.update(TRACKED_MAX=settings.tracked_max, LOG_SLOTS=settings.log_slots, RINGBUF_PAGES=settings.ringbuf_pages)
@@ -141,7 +144,7 @@ def render(plan: Plan, kernel: Kernel, settings: Settings, packet_filter: Packet
     defines.update({name: 1 for name, on in switches.items() if on})
     defines.update({name: 1 for name, on in packet_filter.shape.items() if on})
     defines.update({f"ASK_{name}": bit for name, bit in CONDITIONS.items()})
-    numbers = packet_filter.numbers()
+    numbers = {**packet_filter.numbers(), **addresses}
     head = "#include <uapi/linux/ptrace.h>\n" + _defines({name: hex(value) for name, value in defines.items()})
     parts = [event.c_text()]
     if settings.drops is not None:
@@ -253,14 +256,14 @@ def _offsets(btf: Btf) -> dict[str, int]:
     return defines
 
 
-def _pages(kernel: Kernel) -> dict[str, int]:
-    """Where the kernel keeps what leads from a struct page to the page's address; nothing where that is not known."""
+def addresses_of(kernel: Kernel, settings: Settings) -> dict[str, int]:
+    """The addresses that the programs need, by their names in C."""
+    found = {} if settings.drops is None else settings.drops.addresses
+    # What leads from a struct page to the page's address; nothing where that is not known.
     at = {f"AT_{name}": kernel.symbols.data_address(name) for name in ("page_offset_base", "vmemmap_base")}
-    size = kernel.btf.struct_size("page")
-    if size is None:
-        return {}
-    found = {name: address for name, address in at.items() if address is not None}
-    return {**found, "SIZEOF_page": size} if len(found) == len(at) else {}
+    if kernel.btf.struct_size("page") is not None and None not in at.values():
+        found.update((name, address or 0) for name, address in at.items())
+    return found
 
 
 def _member(btf: Btf, structs: str, paths: str) -> Member:

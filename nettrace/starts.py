@@ -58,6 +58,7 @@ class Start:
 
     setup: Setup
     programs: "Object"
+    addresses: tuple[int, ...]  # what the programs are given behind the numbers of the filter
     traces_at: Mapping[int, str]  # by the addresses of the functions that are probed
     returns: Mapping[str, Optional[str]]  # of these functions, as C text
 
@@ -66,8 +67,10 @@ class Start:
         """What the kernel says of a run's functions."""
         functions = {probe.target: probe.trace.name for probe in setup.what.probes if not probe.program.is_tracepoint}
         addresses = {kernel.symbols.address(function): trace for function, trace in functions.items()}
+        from . import source
+
         return cls(
-            setup, programs,
+            setup, programs, tuple(source.addresses_of(kernel, setup.settings).values()),
             {address: trace for address, trace in addresses.items() if address is not None},
             {function: kernel.return_type(function) for function in functions},
         )  # fmt: skip

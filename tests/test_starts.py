@@ -9,7 +9,7 @@ from typing import Callable
 
 import pytest
 
-from nettrace import compiler, modes, options
+from nettrace import compiler, files, modes, options, source
 from nettrace.kernel import Kernel
 from nettrace.objects import Code, Object
 from nettrace.rules import Rules
@@ -55,11 +55,15 @@ def known(starts: Starts, root: Path, *arguments: str) -> Start | None:
 ASKED = ("-p", "icmp", "--addr", "10.0.42.2")
 
 
-@pytest.mark.parametrize(
+MODES = pytest.mark.parametrize(
     "arguments",
     [ASKED, ("--drop",), ("--rtt", "--rtt-by-peer"), ("--latency-summary", "-p", "tcp"), ("--paths", "-p", "tcp"),
-     ("--diag", "-p", "tcp"), ("--sock", "-p", "tcp"), ("--monitor", "--metrics", "9100")],
+     ("--diag", "-p", "tcp"), ("--sock", "-p", "tcp"), ("--monitor", "--metrics", "9100"),
+     ("-p", "tcp", "--backend", "kprobe", "--snaplen", "200", "-w", "x"), ("--monitor", "--backend", "kprobe")],
 )  # fmt: skip
+
+
+@MODES
 def test_what_was_found_out_is_what_is_known_later(starts: Starts, booted: Path, arguments: tuple[str, ...]) -> None:
     assert known(starts, booted, *arguments) is None
     found = start(starts, booted, *arguments)
@@ -68,6 +72,27 @@ def test_what_was_found_out_is_what_is_known_later(starts: Starts, booted: Path,
     assert (again.programs, again.traces_at, again.returns) == (found.programs, found.traces_at, found.returns)
     assert (again.setup.what, again.setup.settings) == (found.setup.what, found.setup.settings)
     assert (again.setup.table is None) == (found.setup.table is None)
+
+
+@MODES
+def test_another_boot_needs_no_other_compilation(starts: Starts, booted: Path, arguments: tuple[str, ...]) -> None:
+    asked = options.parse(arguments)
+    packet_filter = options.packet_filter(asked, None)
+
+    def compiled() -> tuple[str, dict[str, int]]:
+        kernel = Kernel(booted)
+        setup = modes.choose(asked, *starts.meanings(), kernel, packet_filter)
+        text = source.render(setup.what, kernel, setup.settings, packet_filter, files.BPF).compiled
+        return text, source.addresses_of(kernel, setup.settings)
+
+    text, addresses = compiled()
+    # The kernel lies elsewhere each time.
+    symbols = booted / "proc/kallsyms"
+    lines = symbols.read_text().splitlines()
+    symbols.write_text("".join(f"{int(line[:16], 16) + 0x1E00000:016x}{line[16:]}\n" for line in lines))
+    again, others = compiled()
+    assert again == text
+    assert others == {name: address + 0x1E00000 for name, address in addresses.items()} and others
 
 
 def test_a_start_knows_its_functions(starts: Starts, booted: Path) -> None:
