@@ -20,7 +20,7 @@ VMS_AT_ONCE = 2
 BOOTS = 3
 
 # What of a guest's output is repeated at the end when its tests failed.
-TEST_LINE = re.compile(r"tests/e2e/\S+::")
+TEST_LINE = re.compile(r"(?P<name>(?P<file>tests/e2e/\S+?)::[^ ]+)(?: (?P<outcome>[A-Z]+))?")
 TROUBLE = re.compile(r"^(FAILED|ERROR) |Kernel panic|BUG: |Oops: |RIP: [\d:]+\w|Unable to handle|no end within")
 TROUBLES_SHOWN = 12
 
@@ -63,13 +63,20 @@ class Result:
     kernel: Kernel
     status: int = 0
     seconds: float = 0.0
-    last_line: str = ""
+    files: list[str] = field(default_factory=list)  # in the order in which their tests were run
+    failed: bool = False  # a test, maybe of a guest that died later
+    last_test: str = ""
+    died_at: list[str] = field(default_factory=list)  # tests, or nothing where the kernel did not come up
     troubles: list[str] = field(default_factory=list)
 
     def note(self, line: str) -> None:
         """Keeps what is worth repeating at the end: failed tests, and the first words of a kernel that dies."""
-        if TEST_LINE.match(line):
-            self.last_line = line
+        test = TEST_LINE.match(line)
+        if test:
+            self.last_test = test["name"]
+            if test["file"] not in self.files:
+                self.files.append(test["file"])
+            self.failed = self.failed or test["outcome"] in ("FAILED", "ERROR")
         if TROUBLE.search(line) and len(self.troubles) < TROUBLES_SHOWN:
             self.troubles.append(line)
 
@@ -77,41 +84,53 @@ class Result:
         """The end of the report on this kernel: one line if all is well."""
         ended = "passed" if self.status == 0 else f"failed with status {self.status}"
         yield f"[{self.kernel.version}] {ended} after {self.seconds:.0f} s"
-        if self.status != 0:
-            yield from (f"    {line}" for line in (*self.troubles, f"last: {self.last_line}"))
+        yield from (f"    the guest died at {test or 'its boot'}" for test in self.died_at)
+        if self.status != 0 or self.died_at:
+            yield from (f"    {line}" for line in self.troubles)
 
 
 def _test(kernel: Kernel, results: Path, extra: str) -> Result:
-    """Runs tests/e2e in one kernel, prefixing each line with its version."""
+    """Runs tests/e2e in one kernel, prefixing each line with its version.
+
+    Code that a kernel changes under its own feet, at its boot and for each probe, is now and then too much for an
+    emulated CPU: a guest that dies is booted again and goes on with the file that it was at, unless it dies there
+    again.
+    """
     image.ensure(kernel)
     started = time.monotonic()
     keep_in = results / kernel.version
-    arguments = " ".join(shlex.quote(word) for word in shlex.split(extra))
-    command = (
-        "python3 -m pytest -p no:cacheprovider --junitxml=/mnt/out/junit.xml -o junit_family=xunit2 "
-        f"-v --tb=short tests/e2e {arguments}"
-    )
-    runner = [sys.executable, "-m", "tests.vm", "run", kernel.version, command]
-    runner += ["--timeout", str(TEST_TIMEOUT_S), "--out", str(keep_in)]
     result = Result(kernel)
-    for attempt in range(1, BOOTS + 1):
-        began = False
-        with subprocess.Popen(
-            runner, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-        ) as vm:
-            assert vm.stdout is not None
-            for line in vm.stdout:
-                began = began or "test session starts" in line
-                result.note(line.rstrip())
-                _say(kernel, line.rstrip())
-        # Code that a booting kernel changes under its own feet is now and then too much for an emulated CPU.
-        if began or vm.returncode != boot.STOPPED_BY_ITSELF or attempt == BOOTS:
+    while True:
+        result.last_test = ""
+        done = [f"--ignore={file}" for file in result.files[:-1]]
+        result.status = _run(kernel, keep_in, [*shlex.split(extra), *done], result)
+        if result.status != boot.STOPPED_BY_ITSELF:
             break
-        _say(kernel, "the kernel did not come up: booting it again")
-    result.status = abs(vm.returncode)
+        again = bool(result.last_test) and result.last_test in result.died_at
+        result.died_at.append(result.last_test)
+        if again or len(result.died_at) == BOOTS:
+            break
+        _say(kernel, "the guest died: booting it again")
+    result.status = result.status or int(result.failed)
     result.seconds = time.monotonic() - started
     _say(kernel, f"exit status {result.status} after {result.seconds:.0f} s, results in {keep_in}")
     return result
+
+
+def _run(kernel: Kernel, keep_in: Path, arguments: list[str], result: Result) -> int:
+    words = " ".join(map(shlex.quote, arguments))
+    command = (
+        "python3 -m pytest -p no:cacheprovider --junitxml=/mnt/out/junit.xml -o junit_family=xunit2 "
+        f"-v --tb=short tests/e2e {words}"
+    )
+    runner = [sys.executable, "-m", "tests.vm", "run", kernel.version, command]
+    runner += ["--timeout", str(TEST_TIMEOUT_S), "--out", str(keep_in / str(len(result.died_at) or ""))]
+    with subprocess.Popen(runner, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as vm:
+        assert vm.stdout is not None
+        for line in vm.stdout:
+            result.note(line.rstrip())
+            _say(kernel, line.rstrip())
+    return abs(int(vm.returncode))
 
 
 def _say(kernel: Kernel, line: str) -> None:
