@@ -75,8 +75,11 @@ static __always_inline bool tcp_flags_match(const struct packet *packet)
 	return flags & FILTER_TCP_FLAGS;
 }
 
-/* Whether one set of headers, the packet's own or that of a packet inside, is what was asked for. */
-static __always_inline bool headers_match(const struct packet *packet)
+#define ASK_OF_NETWORK                                                         \
+	(ASK_L3 | ASK_L4 | ASK_IPV4 | ASK_IPV6 | ASK_SADDR | ASK_DADDR | ASK_ADDR | ASK_LEN)
+
+/* Whether the network header is what was asked for. */
+static __always_inline bool network_matches(const struct packet *packet)
 {
 	if (ASKED(L3) && packet->l3_protocol != FILTER_L3)
 		return false;
@@ -94,7 +97,14 @@ static __always_inline bool headers_match(const struct packet *packet)
 	if (ASKED(ADDR) && !addr_matches(packet->saddr) && !addr_matches(packet->daddr))
 		return false;
 	/* The least is above 0, which says that there is no header yet, or more than its length field can tell. */
-	if (ASKED(LEN) && (!is_ip(packet) || packet->l3_length < FILTER_LEN_MIN || packet->l3_length > FILTER_LEN_MAX))
+	return !ASKED(LEN) ||
+	       (is_ip(packet) && packet->l3_length >= FILTER_LEN_MIN && packet->l3_length <= FILTER_LEN_MAX);
+}
+
+/* Whether one set of headers, the packet's own or that of a packet inside, is what was asked for. */
+static __always_inline bool headers_match(const struct packet *packet)
+{
+	if (!network_matches(packet))
 		return false;
 	if (FILTER_ASKED & (ASK_SPORT | ASK_DPORT | ASK_PORT) && !ports_match(packet))
 		return false;

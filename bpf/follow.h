@@ -49,14 +49,16 @@ static __always_inline struct tracked *add(u64 skb, u64 packet_id, u64 parent_id
 {
 	u32 zero = 0;
 	struct tracked_bytes *empty = blank.lookup(&zero);
+	u32 *number = like(skb);
 	struct tracked *t;
 
-	if (!empty)
+	if (!empty || !number)
 		return NULL;
 	if (tracked.update(&skb, empty)) {
 		count(COUNTER_UNTRACKED);
 		return NULL;
 	}
+	__sync_fetch_and_add(number, 1);
 	t = find_tracked(skb);
 	if (!t)
 		return NULL;

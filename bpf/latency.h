@@ -116,7 +116,7 @@ static __always_inline void handle(void *ctx, struct hit *hit)
 				end(ctx, t, hit->place);
 				count(COUNTER_REUSED);
 			}
-			tracked.delete(&skb);
+			forget(skb);
 			if (!(hit->flags & MAY_MATCH))
 				return;
 			known = 0;
@@ -129,7 +129,7 @@ static __always_inline void handle(void *ctx, struct hit *hit)
 			if (hit->flags & CLONES)
 				call_begins(t, hit, CLONES);
 			if (hit->flags & FREES)
-				tracked.delete(&skb);
+				forget(skb);
 			return;
 		}
 		fill_step(&t->end, hit, 0);
@@ -159,7 +159,7 @@ static __always_inline void handle(void *ctx, struct hit *hit)
 		end(ctx, t, hit->place);
 		count(COUNTER_FREED);
 		if (hit->flags & FREES)
-			tracked.delete(&skb);
+			forget(skb);
 		else
 			t->record.flags |= RECORD_FREED;
 	}
@@ -188,7 +188,7 @@ static __always_inline void adopt(void *ctx, struct tracked *parent, u64 skb, bo
 			end(ctx, child, PLACES);
 			count(COUNTER_REUSED);
 		}
-		tracked.delete(&skb);
+		forget(skb);
 	}
 	if (!(parent->record.flags & RECORD_FREED)) {
 		family = family_of(parent);

@@ -255,29 +255,45 @@ static __always_inline bool parse_ipv4(const struct place *place, struct packet 
 	return true;
 }
 
-static __always_inline bool parse_ipv6(const struct place *place, struct packet *packet, u32 *l4)
+/* The fixed part; l4_protocol is then what comes next, perhaps an extension. */
+static __always_inline bool parse_ipv6_start(const struct place *place, struct packet *packet)
 {
-	u8 header[40] __attribute__((aligned(8))), extension[8] __attribute__((aligned(8)));
-	u8 next;
-	u32 at = place->l3 + sizeof(header), i;
-	u16 fragment;
+	u8 header[40] __attribute__((aligned(8)));
 
 	if (!fetch(place, place->l3, header, sizeof(header)))
 		return false;
 	if (header[0] >> 4 != 6)
 		return false;
 	packet->l3_protocol = ETH_P_IPV6;
-	next = header[6];
+	packet->l4_protocol = header[6];
 	packet->l3_length = ntohs(*(u16 *)(header + 4)) + sizeof(header);
 	/* A jumbogram says that it has no payload; its length is more than fits here. */
-	if (packet->l3_length == sizeof(header) && next != IPPROTO_NONE)
+	if (packet->l3_length == sizeof(header) && header[6] != IPPROTO_NONE)
 		packet->l3_length = 0;
 	__builtin_memcpy(packet->saddr, header + 8, 16);
 	__builtin_memcpy(packet->daddr, header + 24, 16);
+	return true;
+}
+
+static __always_inline bool is_extension(u8 next)
+{
+	return next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING || next == IPPROTO_FRAGMENT ||
+	       next == IPPROTO_DSTOPTS || next == IPPROTO_MOBILITY;
+}
+
+static __always_inline bool parse_ipv6(const struct place *place, struct packet *packet, u32 *l4)
+{
+	u8 extension[8] __attribute__((aligned(8)));
+	u8 next;
+	u32 at = place->l3 + 40, i;
+	u16 fragment;
+
+	if (!parse_ipv6_start(place, packet))
+		return false;
+	next = packet->l4_protocol;
 #pragma clang loop unroll(disable)
 	for (i = 0; i < IPV6_EXT_MAX; i++) {
-		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_FRAGMENT &&
-		    next != IPPROTO_DSTOPTS && next != IPPROTO_MOBILITY)
+		if (!is_extension(next))
 			break;
 		if (!fetch(place, at, extension, sizeof(extension))) {
 			packet->l4_protocol = next;
@@ -496,6 +512,35 @@ static __always_inline bool parse_headers(const struct place *place, struct pack
 	packet->l3_protocol = place->protocol;
 	return place->protocol != 0;
 }
+
+#ifndef UNREAD
+/*
+ * The IP header of a packet where all is as usual, to be asked first: the network header is set and lies in the
+ * linear buffer, there are no tags in the frame and no extensions. False: it takes locate() and parse() to tell.
+ */
+static __always_inline bool parse_plain(void *skb, struct packet *packet)
+{
+	struct place place = {};
+	struct view view;
+	u16 mac;
+	u32 l4;
+
+	if (bpf_probe_read_kernel(&view, sizeof(view), (void *)((u64)skb + SKB_VIEW_AT)))
+		return false;
+	place.head = VIEW(&view, u64, head);
+	place.l3 = VIEW(&view, u16, network_header);
+	/* Headers in a page are not looked for: there is nothing beyond. */
+	place.tail = VIEW(&view, u32, tail);
+	place.protocol = ntohs(VIEW(&view, u16, protocol));
+	mac = VIEW(&view, u16, mac_header);
+	if (!place.l3 || (mac != HEADER_UNSET && place.l3 < mac))
+		return false;
+	if (place.protocol == ETH_P_IPV6)
+		return parse_ipv6_start(&place, packet) && !is_extension(packet->l4_protocol);
+	/* As parse_headers() has it. */
+	return (place.protocol == ETH_P_IP || !place.protocol) && parse_ipv4(&place, packet, &l4);
+}
+#endif
 
 /* Reads the headers into the hit: the packet's, and those of what it carries; false: they cannot be read here. */
 static __always_inline bool parse(struct hit *hit)

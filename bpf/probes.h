@@ -73,6 +73,21 @@ static __always_inline u64 argument(struct pt_regs *ctx, u64 index)
 #ifndef MONITOR
 
 /*
+ * Whether the network header says already that a packet that nobody follows is not wanted, as it does of most:
+ * then nothing is left for the worker.
+ */
+static __always_inline bool is_refused(u64 skb)
+{
+#if defined(SOCKETS) || defined(UNREAD) || defined(FILTER_INNER)
+	return false;
+#else
+	struct packet packet = {};
+
+	return FILTER_ASKED & ASK_OF_NETWORK && parse_plain((void *)skb, &packet) && !network_matches(&packet);
+#endif
+}
+
+/*
  * The stub's half: leaves the hit for the worker, unless there is nothing to do;
  * most hits are of packets that nobody follows.
  */
@@ -85,7 +100,10 @@ static __always_inline struct hit *leave(void *ctx, u64 skb, u16 flags, u8 kind,
 		return NULL;
 #endif
 #ifdef FOLLOW
-	if (!(flags & MAY_MATCH) && !find_tracked(skb))
+	if (!find_tracked(skb) && (!(flags & MAY_MATCH) || is_refused(skb)))
+		return NULL;
+#else
+	if (is_refused(skb))
 		return NULL;
 #endif
 	place = place_of(0);

@@ -43,7 +43,7 @@ static __always_inline void handle(void *ctx, struct hit *hit)
 					send(ctx, t, hit->place);
 					count(COUNTER_REUSED);
 				}
-				tracked.delete(&skb);
+				forget(skb);
 				if (!(hit->flags & MAY_MATCH))
 					return;
 				known = 0;
@@ -57,7 +57,7 @@ static __always_inline void handle(void *ctx, struct hit *hit)
 				if (hit->flags & CLONES)
 					call_begins(t, hit, CLONES);
 				if (hit->flags & FREES)
-					tracked.delete(&skb);
+					forget(skb);
 				return;
 			}
 			changed = !same_headers(&hit->at, t);
@@ -120,7 +120,7 @@ static __always_inline void handle(void *ctx, struct hit *hit)
 		}
 		count(COUNTER_FREED);
 		if (hit->flags & FREES)
-			tracked.delete(&skb);
+			forget(skb);
 		else
 			retire(t, hit);
 	}
@@ -134,10 +134,13 @@ static __always_inline void adopt(void *ctx, struct tracked *parent, u64 skb, bo
 {
 	struct tracked *child = find_tracked(skb);
 
-	if (child && !(child->record.flags & RECORD_FREED)) {
-		/* Another skb that was at this address ended unseen. */
-		send(ctx, child, PLACES);
-		count(COUNTER_REUSED);
+	if (child) {
+		if (!(child->record.flags & RECORD_FREED)) {
+			/* Another skb that was at this address ended unseen. */
+			send(ctx, child, PLACES);
+			count(COUNTER_REUSED);
+		}
+		forget(skb);
 	}
 	child = add(skb, parent->record.packet_id, parent->record.record_id, PLACES);
 	if (!child)
