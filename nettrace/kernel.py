@@ -260,10 +260,10 @@ class Kernel:
     def boot(self) -> bytes:
         """Changes with all that is found out here: when the host boots, a module comes or goes, or more is hidden.
 
-        Empty: the kernel does not tell.
+        Empty: the kernel does not tell, or keeps so much to itself that each run is to be looked at.
         """
         boot = self._read("proc/sys/kernel/random/boot_id")
-        if boot is None:
+        if boot is None or self.lockdown == "confidentiality":
             return b""
         modules = [line.split() for line in (self._read("proc/modules") or "").splitlines()]
         places = [f"{words[0]} {words[5]}" for words in modules if len(words) > 5]  # name and address

@@ -31,11 +31,13 @@ log = logging.getLogger("nettrace")
 
 # Options that change nothing of what is attached: how it is shown, and for how long.
 _SHOWN = ("command", "verbose", "debug", "date", "diag_quiet", "diag_keep", "write", "rotate_size", "rotate_count")
-# Options of which only whether they are given does: their numbers are put in when programs are loaded.
-_NUMBERS = (
+# Conditions, whose numbers are put in when programs are loaded: only whether there are any changes something.
+_CONDITIONS = (
     "saddr", "daddr", "addr", "sport", "dport", "port", "proto", "tcp_flags", "pkt_len", "pid", "comm", "netns",
-    "iface", "mark", "count", "filter_srtt", "filter_minrtt", "min_latency", "rate_limit",
+    "netns_current", "iface", "mark",
 )  # fmt: skip
+# Options of which only whether they are given does.
+_NUMBERS = ("count", "filter_srtt", "filter_minrtt", "min_latency", "rate_limit")
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,9 @@ def _name(asked: argparse.Namespace, kernel: Kernel) -> Optional[str]:
     options = {
         name: value is not None if name in _NUMBERS else value
         for name, value in vars(asked).items()
-        if name not in _SHOWN
+        if name not in (*_SHOWN, *_CONDITIONS)
     }
+    options["conditions"] = any(getattr(asked, name) for name in _CONDITIONS)
     try:
         types = b"" if asked.btf_path is None else _told(Path(asked.btf_path))
         return key(_nettrace(), compiler.identity(), kernel.boot, types, repr(sorted(options.items())).encode())

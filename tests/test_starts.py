@@ -106,7 +106,9 @@ def test_a_start_knows_its_functions(starts: Starts, booted: Path) -> None:
     ("arguments", "alike"),
     [
         (("-p", "tcp", "--addr", "10.0.42.3", "-v", "--date"), True),
-        (("-p", "icmp"), False),  # other options
+        (("-s", "10.0.0.0/8", "--netns-current", "--pkt-len", "20-1500", "--iface", "eth0"), True),
+        (("--force",), False),
+        ((*ASKED, "--rate-limit", "1"), False),
         ((*ASKED, "--detail"), False),
         ((*ASKED, "-t", "ip-in"), False),
         ((*ASKED, "-c", "1"), False),  # -c lets a run begin that names no packets
