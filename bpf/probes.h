@@ -185,26 +185,23 @@ static __always_inline void hand_over_tracepoint(struct bpf_raw_tracepoint_args 
 	}
 
 /*
- * One program for all functions, where each can be attached with a cookie: the
- * flags in 16 bits, the index of the skb in 4, that of the socket plus 1 in 4,
- * whether the argument only leads to the skb in 4, and the number of the facts in 8.
+ * One program for functions that differ only in what is needed of packets that are followed, where each can be
+ * attached with a cookie: more flags in 16 bits, the index of the socket plus 1 in 4, the number of the facts
+ * in 8. The kernel has to search for the cookie, so it is asked for last.
  */
-#define KPROBE_BY_COOKIE(name)                                                 \
+#define KPROBE_BY_COOKIE(name, skb_from, skb_arg, flags)                       \
 	int name(struct pt_regs *ctx)                                          \
 	{                                                                      \
 		u64 (*attach_cookie)(void *) = (void *)174;                    \
-		u64 cookie = attach_cookie(ctx);                               \
-		u64 skb = argument(ctx, cookie >> 16 & 0xf);                   \
-		u64 sk = 0;                                                    \
-		struct hit *place;                                             \
+		struct hit *place = leave(ctx, (u64)skb_from(ARG_##skb_arg(ctx)), flags, KIND_STEP, PT_REGS_IP(ctx)); \
+		u64 cookie, sk = 0;                                            \
 									       \
-		if (cookie >> 24 & 1)                                          \
-			skb = READ(u64, skb, 0);                               \
-		place = leave(ctx, skb, cookie & 0xffff, KIND_STEP, PT_REGS_IP(ctx)); \
 		if (place) {                                                   \
-			if (cookie >> 20 & 0xf)                                \
-				sk = argument(ctx, (cookie >> 20 & 0xf) - 1);  \
-			hand_over_call(ctx, place, sk, cookie >> 28 & 0xff);   \
+			cookie = attach_cookie(ctx);                           \
+			place->flags |= cookie;                                \
+			if (cookie >> 16 & 0xf)                                \
+				sk = argument(ctx, (cookie >> 16 & 0xf) - 1);  \
+			hand_over_call(ctx, place, sk, cookie >> 20 & 0xff);   \
 		}                                                              \
 		return 0;                                                      \
 	}

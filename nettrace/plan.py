@@ -114,6 +114,11 @@ class Program(NamedTuple):
         return (self.match, self.frees, self.clones, self.ends, self.returns, self.stack, self.point, self.bytes)
 
     @property
+    def by_cookie(self) -> bool:
+        """What its functions differ in comes with the cookie."""
+        return self.kind == "kprobe_by_cookie"
+
+    @property
     def is_tracepoint(self) -> bool:
         """Attached to a tracepoint, not to a function."""
         return self.kind in ("tracepoint", "drop", "watch_tracepoint") or self.is_alone
@@ -170,7 +175,7 @@ class Probe(NamedTuple):
     trace: Trace
     target: str
     program: Program
-    cookie: int = 0  # kprobe_by_cookie: what the program must know of this function; drop_record: perf's number of it
+    cookie: int = 0  # by_cookie: what the program must know of this function; drop_record: perf's number of it
     numbers: Optional[Watched] = None  # of programs of bpf/watch.h
     btf: Optional[FunctionType] = None  # fentry, fexit: by which the kernel knows the function
 
@@ -233,7 +238,7 @@ def make(
     """Plans the probes for the traces on this kernel.
 
     clones: whether new skbs made of followed ones are followed too.
-    cookies: whether each function can be attached with a cookie; then one program serves them all.
+    cookies: whether each function can be attached with a cookie; then few programs serve them all.
     """
     probes: list[Probe] = []
     skipped: list[Skipped] = []
@@ -404,14 +409,16 @@ def _takes_samples(prototype: Optional[Prototype]) -> bool:
 
 
 def _by_cookie(probe: Probe) -> Probe:
-    """The same probe through the shared program; the cookie is read in bpf/probes.h."""
+    """The same probe through a program that others share; the cookie is read in bpf/probes.h."""
     program = probe.program
     if program.kind != "kprobe":
         return probe
+    shared = program._replace(
+        kind="kprobe_by_cookie", sk=None, facts=0, returns=False, stack=False, point=False, bytes=False
+    )
+    marks = sum(mark for mark, on, known in zip(MARKS.values(), program.marks, shared.marks) if on and not known)
     sk = 0 if program.sk is None else program.sk + 1
-    marks = sum(mark for mark, on in zip(MARKS.values(), program.marks) if on)
-    cookie = marks | program.skb << 16 | sk << 20 | program.deref << 24 | program.facts << 28
-    return probe._replace(program=Program("kprobe_by_cookie"), cookie=cookie)
+    return probe._replace(program=shared, cookie=marks | sk << 16 | program.facts << 20)
 
 
 def _facts(

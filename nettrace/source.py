@@ -125,7 +125,9 @@ def render(plan: Plan, kernel: Kernel, settings: Settings, packet_filter: Packet
         "FOLLOW": settings.follow,
         "USE_RINGBUF": settings.ringbuf,
         "WITH_DETAIL": settings.detail,
-        "WITH_STACK": any(probe.program.stack or probe.cookie & MARKS["STACK"] for probe in plan.probes),
+        "WITH_STACK": any(
+            probe.program.stack or (probe.program.by_cookie and probe.cookie & MARKS["STACK"]) for probe in plan.probes
+        ),
         "WITH_FACTS": bool(plan.facts),
         "WITH_BYTES": bool(settings.snaplen),
         "WITH_NFT": nft,
@@ -194,12 +196,12 @@ def _defines(macros: Mapping[str, str]) -> str:
 
 def _stub(program: Program) -> str:
     flags = " | ".join(mark for mark, on in zip(MARKS, program.marks) if on) or "0"
+    skb_from = "FIRST_MEMBER" if program.deref else "DIRECT"
     if program.kind == "kprobe":
-        skb_from = "FIRST_MEMBER" if program.deref else "DIRECT"
         sk = "none" if program.sk is None else program.sk
         return f"KPROBE({program.name}, {skb_from}, {program.skb}, {sk}, {flags}, {program.facts})"
-    if program.kind == "kprobe_by_cookie":
-        return f"KPROBE_BY_COOKIE({program.name})"
+    if program.by_cookie:
+        return f"KPROBE_BY_COOKIE({program.name}, {skb_from}, {program.skb}, {flags})"
     if program.kind == "nft_eval":
         return f"NFT_EVAL({program.name}, {flags})"
     if program.kind.startswith("nft_"):
