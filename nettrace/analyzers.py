@@ -7,7 +7,7 @@ from typing import NamedTuple, Optional, Union
 
 from . import verdicts
 from .counts import counted
-from .event import Context, Event
+from .event import Context, Event, Packet
 from .plan import HOOK_FUNCTIONS
 
 Names = Callable[[str], Mapping[int, str]]  # of an enum's values
@@ -64,6 +64,11 @@ def tell(
         _accept_queue(facts), _connection(facts), _retransmission(facts, tick_ns), _round_trip(facts),
     ]  # fmt: skip
     return tuple(each for each in told if each is not None)
+
+
+def headers_read(packet: Packet) -> tuple[int, int, int]:
+    """All that what facts say depends on in a packet's headers."""
+    return packet.l3_protocol, packet.l3_length, packet.gso_size
 
 
 _Facts = Mapping[str, Union[int, str]]

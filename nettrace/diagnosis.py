@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
-from .analyzers import Told
+from .analyzers import Told, headers_read
 from .event import Context, Device, Event
 from .rules import Rule
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .reasons import Reason
 
 INFO, WARN, ERROR = "info", "warn", "error"
+_REMARKS_MAX = 4096  # that are remembered
 
 # Reasons that only repeat what a finding before them says, or say nothing.
 _NO_CAUSES = ("NOT_SPECIFIED", "NETFILTER_DROP")
@@ -77,9 +78,24 @@ class Diagnosis:
         self._rule = rule
         self._evidence = evidence
         self._deciding = deciding
+        self._remarks: dict[tuple[object, ...], Sequence[tuple[str, str]]] = {}
 
-    def remarks(self, item: Event) -> Iterable[tuple[str, str]]:
+    def remarks(self, item: Event) -> Sequence[tuple[str, str]]:
         """What is to be said of an event at once, without having seen the rest: level and text."""
+        # It depends on nothing else, and most packets tell what others told before them.
+        key = (
+            item.trace, item.facts, item.returned and item.returned.value, item.drop and item.drop.reason,
+            headers_read(item.packet),
+        )  # fmt: skip
+        remarks = self._remarks.get(key)
+        if remarks is None:
+            remarks = tuple(self._remarks_on(item))
+            if len(self._remarks) >= _REMARKS_MAX:
+                self._remarks.clear()
+            self._remarks[key] = remarks
+        return remarks
+
+    def _remarks_on(self, item: Event) -> Iterable[tuple[str, str]]:
         for told in self.told(item):
             if told.in_lines:
                 yield INFO, told.text

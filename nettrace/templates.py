@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Optional, TypeVar, Union
 
 from . import event
+from .analyzers import headers_read
 from .decode import Decoder, headers, items
 from .event import Context, Packet, Record
 from .lifecycle import is_alone
@@ -33,8 +34,6 @@ _FREE = (
 )  # fmt: skip
 _SKB_AT, _SKB_BYTES = event.RECORD.place("skb")
 _SKB = 0xFFFFFFFF  # as much of the address as is shown
-# Remarks on a step may also depend on these headers: those up to their addresses.
-_HEAD_BYTES = event.PACKET_ITEM.place("saddr")[0]
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
@@ -113,7 +112,7 @@ class _Template:
         self._facts: list[_Facts] = []
         self._packets: dict[bytes, tuple[Packet, str]] = {}
         self._changes: dict[tuple[bytes, bytes], str] = {}
-        self._notes: dict[tuple[int, bytes, bytes], str] = {}
+        self._notes: dict[tuple[int, bytes, tuple[int, ...]], str] = {}
         self._forms: dict[tuple[object, ...], str] = {}
         head_of_step: list[int] = []
         times, at = "<", 0
@@ -212,11 +211,12 @@ class _Template:
         return [self._note(told, raw, heads[told.head]) for told in self._facts]
 
     def _note(self, told: _Facts, raw: bytes, head: bytes) -> str:
-        key = told.step, raw[told.place], head[:_HEAD_BYTES]
+        packet = self._packet(head)[0]
+        key = told.step, raw[told.place], headers_read(packet)
         note = self._notes.get(key)
         if note is None:
             facts = self._decoder.facts(raw, told.place.start)
-            item = self._events[told.step]._replace(packet=self._packet(head)[0], facts=facts)
+            item = self._events[told.step]._replace(packet=packet, facts=facts)
             note = _keep(self._notes, key, self._sink.notes(item))
         return note
 

@@ -6,10 +6,12 @@ import socket
 from typing import Any, Optional, Union
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nettrace import files, tree
-from nettrace.analyzers import _DECIDING, Told, deciding, hook_functions, hook_text, tell
-from nettrace.event import Context, Event
+from nettrace.analyzers import _DECIDING, Told, deciding, headers_read, hook_functions, hook_text, tell
+from nettrace.event import Context, Event, Packet
 from nettrace.plan import HOOK_FUNCTIONS
 
 from .headers import IP, PING, UDP, packet
@@ -302,3 +304,17 @@ def test_no_fact_of_the_tree_is_for_nothing() -> None:
     assert known == EXAMPLES.keys() | FOR_RULES
     for facts in EXAMPLES.values():
         assert told(LARGE, **facts)
+
+
+NUMBERS = st.integers(0, 1 << 16)
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(sorted(EXAMPLES)), NUMBERS, min_size=8),
+    st.builds(Packet, *[NUMBERS] * 7, st.just(bytes(4)), st.just(bytes(4)), st.just(bytes(16)), gso_size=NUMBERS),
+)
+def test_nothing_else_of_the_headers_matters(facts: dict[str, int], one: Packet) -> None:
+    protocol, length, segment = headers_read(one)
+    other = PING._replace(l3_protocol=protocol, l3_length=length, gso_size=segment)
+    assert told(one, **facts) == told(other, **facts)

@@ -262,5 +262,13 @@ def test_remarks() -> None:
     # What is only for the report.
     quiet = Diagnosis(rule_of, lambda item: (Told("functions", "a, b", in_lines=False),), drop_of, Host().evidence)
     assert list(quiet.remarks(Event(1, "warn a", 1, PING))) == [(WARN, "it is a")]
+    # They are remembered, but only of events that say the same.
+    said = Diagnosis(
+        rule_of, lambda item: (Told("x", f"{item.facts} {item.packet.gso_size}"),), drop_of, Host().evidence
+    )
+    first = Event(1, "ip_rcv", 1, PING, facts=(("mtu", 1500),))
+    others = [first._replace(facts=(("mtu", 1400),)), first._replace(packet=PING._replace(gso_size=9)), first]
+    texts = [[text for _, text in said.remarks(item)] for item in (first, *others)]
+    assert texts == [["(('mtu', 1500),) 0"], ["(('mtu', 1400),) 0"], ["(('mtu', 1500),) 9"], ["(('mtu', 1500),) 0"]]
     # The line of a drop tells its reason.
     assert list(diagnosis.remarks(DROPPED)) == remarks

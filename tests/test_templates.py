@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nettrace.decode import Decoder
@@ -42,8 +42,9 @@ FACTS = ((Fact("memory", 0, (Hop(0, False),), 0, 8),),)
 
 
 def remarks(item: Event) -> Sequence[tuple[str, str]]:
-    memory = item.fact("memory")
-    return [("info", f"{memory} bytes (100% of it)")] if isinstance(memory, int) and memory % 3 == 0 else []
+    memory, segment = item.fact("memory"), item.packet.gso_size
+    said = f"{memory} bytes (100% of it){f' for {segment}' if segment else ''}"
+    return [("info", said)] if isinstance(memory, int) and memory % 3 == 0 else []
 
 
 class Shown:
@@ -129,6 +130,19 @@ def test_what_differs_is_put_in() -> None:
     assert with_them.counts[1] == 1  # the message with number 4 was lost
 
 
+def test_what_facts_say_may_depend_on_headers() -> None:
+    messages = [
+        record(
+            packet(CLIENT, SERVER, gso_size=size), step(SECOND, IP_RCV), facts(1, 3),
+            packet_id=number, record_id=number, sequence=number,
+        )
+        for number, size in enumerate((0, 1448, 1000))
+    ]  # fmt: skip
+    with_them, _ = both(messages)
+    assert with_them.by_template == 2
+    assert "3 bytes (100% of it) for 1000*" in with_them.text
+
+
 def changed(number: int, to: bytes, then: bytes) -> bytes:
     return record(
         packet(CLIENT, to), step(SECOND, IP_OUTPUT), packet(CLIENT, then), step(SECOND + 1000, IP_RCV, 1),
@@ -187,6 +201,7 @@ PACKETS = st.tuples(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(PACKETS, PACKETS, st.integers(0, 9), st.integers(0, 3 * SECOND), st.integers(0, 10**6)), max_size=12
