@@ -4,6 +4,7 @@ What is the same for all rows of a chunk stands there once; times and ids as dif
 like are in tables of the chunk, and a row has their place there. What few rows have is in lists of its own.
 """
 
+import functools
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, chain, islice, repeat
@@ -13,6 +14,7 @@ from typing import Any, Callable, Optional, TypeVar, Union
 from .errors import StreamError
 from .event import HAS_L4, Detail, Device, Drop, Event, Frame, Packet, Record, Return, Socket
 
+_REMEMBERED_MAX = 1024  # of a kind
 Column = Union[int, list[int]]  # a number: all rows have it
 Thing = TypeVar("Thing", Packet, Device, Detail, Frame)
 
@@ -190,23 +192,20 @@ class Decoder:
             numbers,
             map(devices.__getitem__, _rows(chunk, "device", count)),
             details,
-            repeat(None), repeat(()), repeat(None), repeat(()), repeat(None), frames,
-        )  # fmt: skip
-        events: list[Event] = list(map(tuple.__new__, repeat(Event), rows))
-        for at, *row in chunk.get("drop", ()):
-            drop = self._drop(row)
-            operator.index(drop.location)
-            events[at] = events[at]._replace(drop=drop)
-        for at, *row in chunk.get("socket", ()):
-            events[at] = events[at]._replace(socket=self._socket(row))
-        for at, *stack in chunk.get("stack", ()):
-            events[at] = events[at]._replace(stack=tuple(map(operator.index, stack)))
-        for at, facts in chunk.get("facts", ()):
-            if not all(isinstance(value, (int, str)) for value in facts.values()):
-                raise ValueError("a fact")
-            events[at] = events[at]._replace(facts=tuple(facts.items()))
-        ordered = iter(events)
+            _spread(chunk, "drop", count, None, self._dropped),
+            _spread(chunk, "stack", count, (), _stack),
+            repeat(None),
+            _spread(chunk, "facts", count, (), _facts),
+            _spread(chunk, "socket", count, None, self._socket),
+            frames,
+        )
+        ordered = map(tuple.__new__, repeat(Event), rows)
         return [tuple(islice(ordered, length)) for length in lengths]
+
+    def _dropped(self, row: Sequence[Any]) -> Drop:
+        drop: Drop = self._drop(row)
+        operator.index(drop.location)
+        return drop
 
     def _returned(self, chunk: Mapping[str, Any], count: int) -> list[tuple[tuple[int, Return], ...]]:
         told: list[tuple[tuple[int, Return], ...]] = [()] * count
@@ -226,25 +225,49 @@ def _count(chunk: Mapping[str, Any]) -> int:
 def _rows(chunk: Mapping[str, Any], name: str, count: int) -> list[int]:
     column = chunk.get(name, 0)
     rows = column if isinstance(column, list) else [column] * count
-    if len(rows) != count or set(map(type, rows)) != {int}:
+    # A sum is an integer only if they all are.
+    if len(rows) != count or not isinstance(sum(rows), int):
         raise ValueError(f"the column {name}")
     return rows
+
+
+def _spread(
+    chunk: Mapping[str, Any], name: str, count: int, nothing: Any, make: Callable[[Sequence[Any]], Any]
+) -> Iterable[Any]:
+    """What few rows have: each begins with the place of the event that it belongs to."""
+    if name not in chunk:
+        return repeat(nothing)
+    column = [nothing] * count
+    for at, *row in chunk[name]:
+        column[at] = make(row)
+    return column
+
+
+def _stack(row: Sequence[Any]) -> tuple[int, ...]:
+    return tuple(map(operator.index, row))
+
+
+def _facts(row: Sequence[Any]) -> tuple[tuple[str, Union[int, str]], ...]:
+    (facts,) = row
+    if not {int, str}.issuperset(map(type, facts.values())):
+        raise ValueError("a fact")
+    return tuple(facts.items())
 
 
 def _maker(kind: Any, names: Sequence[str]) -> Callable[[Sequence[Any]], Any]:
     """What makes a thing of a row: of what this version does not know nothing comes, and what is missing is empty."""
     if kind is Packet:
         return _packet_maker(names)
-    if tuple(names) == kind._fields:
-        return lambda row: _checked(kind(*row))
     known = [name in kind._fields for name in names]
     needed = {name: None for name in kind._fields if name not in kind._field_defaults}
 
-    def make(row: Sequence[Any]) -> Any:
+    # Each chunk has most of those that the one before had.
+    @functools.lru_cache(_REMEMBERED_MAX)
+    def make(*row: Any) -> Any:
         told = {name: value for name, value, is_known in zip(names, row, known) if is_known}
         return _checked(kind(**{**needed, **told}))
 
-    return make
+    return lambda row: make(*row)
 
 
 def _checked(thing: Any) -> Any:
