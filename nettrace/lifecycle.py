@@ -16,7 +16,7 @@ MAX_CONTEXTS = 16384
 MAX_MESSAGES = 4096  # of one context
 IDLE_NS = 10_000_000_000
 
-_time = itemgetter(Event._fields.index("time_ns"))
+_time, _skb = (itemgetter(Event._fields.index(name)) for name in ("time_ns", "skb"))
 
 
 class _Log:
@@ -73,32 +73,33 @@ class _Open:
 
     def add(self, record: Record, join_clones: bool) -> bool:
         """Take one message; False if it was there already."""
-        log = self._log(record.record_id)
-        if record.returned:
-            if all(number in log.returned for number, _ in record.returned):
+        _, record_id, parent_id, skb, children, freed, _, before, slots, events, calls, returned = record
+        log = self._log(record_id)
+        if returned:
+            if all(number in log.returned for number, _ in returned):
                 return False
-            log.returned.update(record.returned)
+            log.returned.update(returned)
             self.messages += 1
-            self._settle(record.record_id, log)
+            self._settle(record_id, log)
             return True
-        if record.slots:
-            if record.slots_before in log.parts:
+        if slots:
+            if before in log.parts:
                 return False
-            log.parts[record.slots_before] = record.events
-            log.received += record.slots
-        log.end = max(log.end, record.slots_before + record.slots)
-        log.freed = log.freed or record.freed
+            log.parts[before] = events
+            log.received += slots
+        log.end = max(log.end, before + slots)
+        log.freed = log.freed or freed
         is_new = log.skb is None
-        log.skb = record.skb
-        log.calls = max(log.calls, record.calls)
+        log.skb = skb
+        log.calls = max(log.calls, calls)
         self.messages += 1
         if join_clones:
-            log.children = max(log.children, record.children)
-            if is_new and record.parent_id:
-                parent = self._log(record.parent_id)
+            log.children = max(log.children, children)
+            if is_new and parent_id:
+                parent = self._log(parent_id)
                 parent.clones += 1
-                self._settle(record.parent_id, parent)
-        self._settle(record.record_id, log)
+                self._settle(parent_id, parent)
+        self._settle(record_id, log)
         return True
 
     def _log(self, record_id: int) -> _Log:
@@ -185,8 +186,10 @@ class Lifecycle:
         else:
             self._open.move_to_end(packet_id)
         # The latest of all records, so that the order of the table is the order of these times.
-        times = [event.time_ns for event in record.events[-1:]] + [back.time_ns for _, back in record.returned]
-        self._latest_ns = max(self._latest_ns, *times) if times else self._latest_ns
+        if record.events:
+            self._latest_ns = max(self._latest_ns, record.events[-1].time_ns)
+        for _, back in record.returned:
+            self._latest_ns = max(self._latest_ns, back.time_ns)
         context.touched_ns = self._latest_ns
 
         if not context.add(record, join):
@@ -224,12 +227,12 @@ class Lifecycle:
         logs = [by_id.pop(packet_id)] + [log for _, log in sorted(by_id.items(), key=itemgetter(0))]
         events = [event for log in logs for event in log.events()]
         events.sort(key=_time)
-        skbs = [event.skb for event in events] + [log.skb for log in logs if log.skb is not None]
+        skbs = dict.fromkeys([*map(_skb, events), *(log.skb for log in logs if log.skb is not None)])
         if not skbs:
             return []
         done = self._hand_out(
             packet_id,
-            tuple(dict.fromkeys(skbs)),
+            tuple(skbs),
             tuple(events),
             unfinished=cut_short or not all(log.has_ended for log in logs),
             missing=any(log.has_gap for log in logs),
