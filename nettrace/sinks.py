@@ -99,6 +99,14 @@ class _Places:
         )
 
 
+class _Starts(dict[str, str]):
+    """Traces as they are shown."""
+
+    def __missing__(self, trace: str) -> str:
+        self[trace] = text = f"[{trace:<20}]"
+        return text
+
+
 class Held(io.StringIO):
     """Holds back what is written, until it is released: what is recorded must be so before it is shown."""
 
@@ -140,6 +148,7 @@ class Text:
         self._explained: set[int] = set()  # drop reasons
         self._second = -1
         self._second_text = ""
+        self._starts = _Starts()
         self._trace_remarks: dict[str, str] = {}  # on steps that tell nothing but that they were reached
         # Most hits have the headers of the hit before.
         self._packet: Optional[Packet] = None
@@ -263,7 +272,7 @@ class Text:
         packet, device, text, mark, number = _NO_LINE
         skb = before_ns = -1
         lives = 0
-        known = self._trace_remarks
+        known, starts = self._trace_remarks, self._starts
         for at, item in enumerate(context.events):
             time_ns, trace, skb_now, packet_now, number_now, device_now, _, drop, stack, returned, facts, _, _ = item
             notes = ""
@@ -289,7 +298,7 @@ class Text:
                 if move is not None and self._marks_moves:
                     lines += self._move(*move, mark)
                 packet, device, text = packet_now, device_now, f" {packet_text(packet_now)}"
-            shown = text if before_ns < 0 or not tiny else ""
+            shown = "" if tiny and before_ns >= 0 else text
             if drop is not None or returned is not None or facts:
                 notes = self.notes(item) + notes
             elif trace in remarked:
@@ -300,9 +309,8 @@ class Text:
             if latency and before_ns >= 0:
                 notes = f" latency: {_milliseconds(time_ns - before_ns)}{notes}"
             if plain:
-                lines.append(
-                    f"[{time_ns // 1_000_000_000}.{time_ns // 1000 % 1_000_000:06d}] [{trace:<20}]{mark}{shown}{notes}"
-                )
+                digits = str(time_ns).zfill(10)
+                lines.append(f"[{digits[:-9]}.{digits[-9:-3]}] {starts[trace]}{mark}{shown}{notes}")
             else:
                 lines.append(f"{self.start(item, mark)}{shown}{notes}")
             if stack or trace in stacks:
@@ -314,7 +322,7 @@ class Text:
         """The time, the trace and the columns; mark tells which of a packet's skbs it is."""
         if not (self._show.traces or self._show.detail):
             return f"{self._time(item.time_ns)}{''.join([column(item) for column in self._columns])}".rstrip(" ")
-        trace = f"[{item.trace:<20}]"
+        trace = self._starts[item.trace]
         if item.drop is not None:
             trace = self._red(trace)
         skb = _skb_column(item) if self._show.detail else ""
@@ -322,7 +330,8 @@ class Text:
 
     def _time(self, time_ns: int) -> str:
         if self._wall_offset_ns is None:
-            return f"[{time_ns // 1_000_000_000}.{time_ns // 1000 % 1_000_000:06d}] "
+            digits = str(time_ns).zfill(10)
+            return f"[{digits[:-9]}.{digits[-9:-3]}] "
         second, us = divmod((time_ns + self._wall_offset_ns) // 1000, 1_000_000)
         if second != self._second:
             self._second = second
