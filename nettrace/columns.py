@@ -151,14 +151,12 @@ class Decoder:
         returned: Iterable[tuple[tuple[int, Return], ...]] = repeat(())
         if "returned" in chunk:
             returned = self._returned(chunk["returned"], count)
-        return list(
-            map(
-                Record, packet_ids, record_ids, parent_ids, skbs, _rows(chunk, "children", count),
-                map(bool, _rows(chunk, "freed", count)), map(bool, _rows(chunk, "single", count)),
-                _rows(chunk, "before", count), _rows(chunk, "slots", count), events, _rows(chunk, "calls", count),
-                returned,
-            )
+        rows = zip(
+            packet_ids, record_ids, parent_ids, skbs, _rows(chunk, "children", count),
+            map(bool, _rows(chunk, "freed", count)), map(bool, _rows(chunk, "single", count)),
+            _rows(chunk, "before", count), _rows(chunk, "slots", count), events, _rows(chunk, "calls", count), returned,
         )  # fmt: skip
+        return list(map(tuple.__new__, repeat(Record), rows))
 
     def _events(
         self, chunk: Mapping[str, Any], skbs: Sequence[int], lengths: Sequence[int]

@@ -46,7 +46,9 @@ class _Log:
 
     def events(self) -> list[Event]:
         """In the order of its messages, each with what its function returned."""
-        events = [event for start in sorted(self.parts) for event in self.parts[start]]
+        events: list[Event] = []
+        for start in sorted(self.parts):
+            events += self.parts[start]
         if self.returned:
             events = [event._replace(returned=self.returned.get(event.number)) for event in events]
         return events
@@ -87,14 +89,17 @@ class _Open:
                 return False
             log.parts[before] = events
             log.received += slots
-        log.end = max(log.end, before + slots)
-        log.freed = log.freed or freed
         is_new = log.skb is None
         log.skb = skb
-        log.calls = max(log.calls, calls)
+        log.freed = log.freed or freed
+        if before + slots > log.end:
+            log.end = before + slots
+        if calls > log.calls:
+            log.calls = calls
         self.messages += 1
         if join_clones:
-            log.children = max(log.children, children)
+            if children > log.children:
+                log.children = children
             if is_new and parent_id:
                 parent = self._log(parent_id)
                 parent.clones += 1
@@ -186,10 +191,11 @@ class Lifecycle:
         else:
             self._open.move_to_end(packet_id)
         # The latest of all records, so that the order of the table is the order of these times.
-        if record.events:
-            self._latest_ns = max(self._latest_ns, record.events[-1].time_ns)
+        latest_ns = record.events[-1].time_ns if record.events else 0
         for _, back in record.returned:
-            self._latest_ns = max(self._latest_ns, back.time_ns)
+            latest_ns = max(latest_ns, back.time_ns)
+        if latest_ns > self._latest_ns:
+            self._latest_ns = latest_ns
         context.touched_ns = self._latest_ns
 
         if not context.add(record, join):
@@ -225,7 +231,9 @@ class Lifecycle:
 
         # The order of arrival must not show where times are equal.
         logs = [by_id.pop(packet_id)] + [log for _, log in sorted(by_id.items(), key=itemgetter(0))]
-        events = [event for log in logs for event in log.events()]
+        events: list[Event] = []
+        for log in logs:
+            events += log.events()
         events.sort(key=_time)
         skbs = dict.fromkeys([*map(_skb, events), *(log.skb for log in logs if log.skb is not None)])
         if not skbs:
