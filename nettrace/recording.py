@@ -27,6 +27,8 @@ _JSON_MAX = 1 << 28
 _ROOM = "make room, or record less with -C and -W"  # what to do where there is none
 _LEVEL = 3  # of zlib: more takes longer and saves little
 
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
+
 Chunk = Mapping[str, Any]
 
 
@@ -104,8 +106,7 @@ def _removed(path: str) -> None:
 
 
 def _framed(chunk: Chunk) -> bytes:
-    text = json.dumps(chunk, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
-    data = zlib.compress(text, _LEVEL)
+    data = zlib.compress(_encode(chunk).encode("utf-8", "surrogatepass"), _LEVEL)
     length = _LENGTH.pack(len(data))
     return _CHUNK.pack(len(data), zlib.crc32(data, zlib.crc32(length))) + data
 

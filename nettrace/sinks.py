@@ -21,6 +21,7 @@ from .tables import DropCounts, Paths, Table
 _NS_PER_MS = 1_000_000
 CLOCK_CHANGE_NS = _NS_PER_MS  # less is no change of the clock but of what measuring it took
 _ENDS = ("free", "drop")  # roles of traces
+_LEVEL_CODES = {"error": "31", "warn": "33"}
 
 
 @dataclass(frozen=True)
@@ -259,7 +260,7 @@ class Text:
 
     def paint(self, level: str, text: str) -> str:
         """The text in the colour of a level: info, warn or error."""
-        return self._paint({"error": "31", "warn": "33"}.get(level, "2"), text)
+        return self._paint(_LEVEL_CODES.get(level, "2"), text) if self._show.colour else text
 
     def lines(self, context: Context) -> list[str]:
         """The lines of a packet's events, and between them where it came to be elsewhere."""
