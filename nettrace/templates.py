@@ -56,6 +56,14 @@ class _Facts(NamedTuple):
     place: slice
 
 
+class _Packet(NamedTuple):
+    """Headers, their text, and what facts depend on of them."""
+
+    headers: Packet
+    text: str
+    read: tuple[int, ...]
+
+
 class _Unusual(Exception):
     """There can be no template of this."""
 
@@ -110,7 +118,7 @@ class _Template:
         self._events = record.events
         self._heads: list[slice] = []  # headers, with what they carry
         self._facts: list[_Facts] = []
-        self._packets: dict[bytes, tuple[Packet, str]] = {}
+        self._packets: dict[bytes, _Packet] = {}
         self._changes: dict[tuple[bytes, bytes], str] = {}
         self._notes: dict[tuple[int, bytes, tuple[int, ...]], str] = {}
         self._forms: dict[tuple[object, ...], str] = {}
@@ -155,7 +163,7 @@ class _Template:
 
     def _form(self, second: int, heads: Sequence[bytes], notes: Sequence[str]) -> str:
         """The block without the numbers that are every packet's own."""
-        texts = [self._packet(head)[1] for head in heads]
+        texts = [self._packet(head).text for head in heads]
         lines = ["***************** %08x ***************"]
         for line in self._lines:
             if isinstance(line, str):
@@ -175,7 +183,7 @@ class _Template:
         for line in self._sink.lines(Context(record.packet_id, (record.skb,), record.events, False, False)):
             if line.startswith("["):
                 item, head, number = self._events[step], head_of_step[step], facts.get(step)
-                start = f"{self._sink.start(item)} {self._packet(heads[head])[1]}"
+                start = f"{self._sink.start(item)} {self._packet(heads[head]).text}"
                 start += "" if number is None else notes[number]
                 if not line.startswith(start):
                     raise _Unusual
@@ -194,16 +202,16 @@ class _Template:
     def _change(self, before: bytes, after: bytes) -> str:
         change = self._changes.get((before, after))
         if change is None:
-            text = change_text(self._packet(before)[0], self._packet(after)[0])
+            text = change_text(self._packet(before).headers, self._packet(after).headers)
             change = _keep(self._changes, (before, after), text)
         return change
 
-    def _packet(self, head: bytes) -> tuple[Packet, str]:
-        """The headers, and their text."""
+    def _packet(self, head: bytes) -> _Packet:
+        """The headers, and what is to be known of them."""
         found = self._packets.get(head)
         if found is None:
             packet = headers(head)
-            found = _keep(self._packets, head, (packet, packet_text(packet)))
+            found = _keep(self._packets, head, _Packet(packet, packet_text(packet), headers_read(packet)))
         return found
 
     def _notes_of(self, raw: bytes, heads: Sequence[bytes]) -> list[str]:
@@ -211,8 +219,8 @@ class _Template:
         return [self._note(told, raw, heads[told.head]) for told in self._facts]
 
     def _note(self, told: _Facts, raw: bytes, head: bytes) -> str:
-        packet = self._packet(head)[0]
-        key = told.step, raw[told.place], headers_read(packet)
+        packet, _, read = self._packet(head)
+        key = told.step, raw[told.place], read
         note = self._notes.get(key)
         if note is None:
             facts = self._decoder.facts(raw, told.place.start)
