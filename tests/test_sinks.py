@@ -13,8 +13,9 @@ import pytest
 from nettrace.diagnosis import Finding
 from nettrace.event import Context, Detail, Device, Drop, Event, Packet, Return
 from nettrace.kernel import Symbol
+from nettrace.names import COLUMNS
 from nettrace.packets import packet_text
-from nettrace.sinks import COLUMNS, Diagnosed, Display, Held, LatencyText, Lookups, Summary, Text, wants_colour
+from nettrace.sinks import Diagnosed, Display, Held, LatencyText, Lookups, Summary, Text, wants_colour
 
 from .headers import FROM_SOCKET, IP, PING, PING_TEXT, TCP, UDP, packet, ports, tcp
 
