@@ -7,6 +7,11 @@ KERNEL ?= 6.12
 KERNELS ?=
 VENV = .venv
 LIBDIR = $(DESTDIR)$(PREFIX)/lib/nettrace
+# Below PREFIX, where man and the shells look.
+MAN8 = share/man/man8
+BASH_DIR = share/bash-completion/completions
+ZSH_DIR ?= share/zsh/site-functions
+FISH_DIR = share/fish/vendor_completions.d
 
 # What the targets need of the host beside make and git; the kernels under test bring their own.
 HOST_PACKAGES = python3 python3-venv libbpf1 libpcap0.8 qemu-system-x86 mmdebstrap e2fsprogs debian-archive-keyring \
@@ -17,7 +22,7 @@ HOST_COMMANDS = qemu-system-x86_64 mmdebstrap mke2fs chromium tcpdump tshark
 PYTEST ?=
 BENCH ?=
 EVENTS ?= 1000000
-.PHONY: help setup demo test check test-unit test-vm bench bench-native vm images install uninstall clean
+.PHONY: help setup demo test check test-unit test-vm bench bench-native vm images made install uninstall clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | awk -F': *' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -75,18 +80,29 @@ vm: setup ## a shell inside a kernel with the checkout at /src, or CMD='...' ins
 images: setup ## build the VM images that the cache lacks
 	@$(PYTHON) -m tests.vm build $(KERNELS)
 
-install: ## install on this host, to PREFIX (needs the distribution's bcc, PyYAML, pyroute2, tabulate)
-	install -d $(LIBDIR)/nettrace $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man8
+# Made for an installation: with the names of all traces and reasons, and the same text as the help.
+MADE = build/made
+made:
+	@$(PYTHON) -c 'import yaml' 2> /dev/null || { \
+		echo "$(PYTHON) has no PyYAML: install it with 'apt install python3-yaml' or 'dnf install python3-pyyaml'" >&2; exit 1; }
+	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m package.completion $(MADE)
+
+install: made ## install on this host, to PREFIX (needs the distribution's bcc, PyYAML, pyroute2, tabulate)
+	install -d $(LIBDIR)/nettrace $(addprefix $(DESTDIR)$(PREFIX)/,bin $(MAN8) $(BASH_DIR) $(ZSH_DIR) $(FISH_DIR))
 	install -m 644 tracer.yaml nettrace.schema.json report.html $(LIBDIR)
 	install -m 644 nettrace/*.py nettrace/py.typed $(LIBDIR)/nettrace
 	cp -R bpf rules $(LIBDIR)
 	sed 's|@LIBDIR@|$(PREFIX)/lib/nettrace|' bin/nettrace.in > $(DESTDIR)$(PREFIX)/bin/nettrace
 	chmod 755 $(DESTDIR)$(PREFIX)/bin/nettrace
-	install -m 644 docs/nettrace.8 $(DESTDIR)$(PREFIX)/share/man/man8
+	install -m 644 docs/nettrace.8 $(DESTDIR)$(PREFIX)/$(MAN8)
+	install -m 644 $(MADE)/nettrace $(DESTDIR)$(PREFIX)/$(BASH_DIR)
+	install -m 644 $(MADE)/_nettrace $(DESTDIR)$(PREFIX)/$(ZSH_DIR)
+	install -m 644 $(MADE)/nettrace.fish $(DESTDIR)$(PREFIX)/$(FISH_DIR)
 
 uninstall: ## take it away again
 	rm -rf $(LIBDIR)
-	rm -f $(DESTDIR)$(PREFIX)/bin/nettrace $(DESTDIR)$(PREFIX)/share/man/man8/nettrace.8
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,bin/nettrace $(MAN8)/nettrace.8 $(BASH_DIR)/nettrace $(ZSH_DIR)/_nettrace \
+		$(FISH_DIR)/nettrace.fish)
 
 clean: ## remove what the targets made here (the VM images stay in the cache)
 	rm -rf build dist *.egg-info $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -66,7 +66,7 @@ L4_PROTOCOLS = {
 }
 PROTOCOLS_WITH_PORTS = ("tcp", "udp", "udplite", "sctp", "dccp")
 
-_ALIASES = {"ipv4": "ip", "ip6": "ipv6", "icmp6": "icmpv6"}
+ALIASES = {"ipv4": "ip", "ip6": "ipv6", "icmp6": "icmpv6"}
 _TAGS = ("vlan", "8021q", "802.1q", "8021ad", "802.1ad", "qinq")
 _TAG_NUMBERS = (0x8100, 0x88A8, 0x9100, 0x9200, 0x9300)
 _ETHERTYPE_MIN = 0x0600  # below it the field is a length
@@ -304,7 +304,7 @@ class _Protocol(NamedTuple):
 
 def _protocol(word: str) -> _Protocol:
     name = word.strip().lower()
-    name = _ALIASES.get(name, name)
+    name = ALIASES.get(name, name)
     number = _number(name)
     if name in _TAGS or number in _TAG_NUMBERS:
         raise UsageError(
@@ -319,7 +319,7 @@ def _protocol(word: str) -> _Protocol:
         name = next((name for name, value in known.items() if value == number), name)
         return _Protocol(name, None, number) if number <= 0xFF else _Protocol(name, number, None)
     if name not in L3_PROTOCOLS and name not in L4_PROTOCOLS:
-        names = (*L3_PROTOCOLS, *L4_PROTOCOLS, *_ALIASES)
+        names = (*L3_PROTOCOLS, *L4_PROTOCOLS, *ALIASES)
         raise UsageError(f"--proto: no protocol '{word}'{did_you_mean(name, names)}")
     return _Protocol(name, L3_PROTOCOLS.get(name), L4_PROTOCOLS.get(name))
 

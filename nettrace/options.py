@@ -123,18 +123,18 @@ def parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     Beside what the command line names: `expression`, the words that are no options, or None;
     `columns`, what is shown of each hit beside what --detail stands for; `count`, a number.
     """
-    parser = _parser()
+    known = parser()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    options, words = parser.parse_known_args(arguments[:end])
+    options, words = known.parse_known_args(arguments[:end])
     for word in words:
         if word.startswith("-") and word != "-":  # which is a minus
-            hint = _similar(parser, word) or "; nettrace -h lists the options"
+            hint = _similar(known, word) or "; nettrace -h lists the options"
             raise UsageError(f"there is no option {word}{hint}")
     words += arguments[end + 1 :]
     options.expression = " ".join(words) if words else None
     if options.diff is not None:
-        changed = [name for name, value in vars(options).items() if value != parser.get_default(name)]
+        changed = [name for name, value in vars(options).items() if value != known.get_default(name)]
         _refuse(options, [name for name in changed if name not in _WITH_DIFF], "--diff, which compares two recordings")
     options.count = _positive("-c", options.count)
     megabytes = _positive("-C", options.rotate_size)
@@ -329,7 +329,8 @@ def _seconds(option: str, text: str) -> float:
     return float(text)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """All options, by groups, with what the help says of them."""
     parser = _Parser(
         prog="nettrace",
         usage=_USAGE,
@@ -346,6 +347,19 @@ def _parser() -> argparse.ArgumentParser:
     _add_kept(parser.add_argument_group("recordings, and output for programs"))
     _add_running(parser.add_argument_group("running"))
     return parser
+
+
+def placeholders(action: argparse.Action) -> tuple[str, ...]:
+    """What stands for the values of an option where it is told."""
+    if action.choices:
+        return ("HOW",)
+    return action.metavar if isinstance(action.metavar, tuple) else (action.metavar,) if action.metavar else ()
+
+
+def told(action: argparse.Action) -> str:
+    """What the help says of an option."""
+    assert action.help is not None
+    return action.help.replace("%%", "%")
 
 
 def _add_modes(group: argparse._ArgumentGroup) -> None:

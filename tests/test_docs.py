@@ -26,7 +26,7 @@ CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 MAN = (ROOT / "docs" / "nettrace.8").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
-ACTIONS: list[Action] = options._parser()._actions
+ACTIONS: list[Action] = options.parser()._actions
 OPTIONS = {name for action in ACTIONS for name in action.option_strings}
 AN_OPTION = re.compile(r"(?<![\w-])--?[A-Za-z][\w-]*")
 
@@ -65,16 +65,11 @@ def flattened(text: str) -> str:
     return " ".join(text.split())
 
 
-def _placeholders(action: Action) -> tuple[str, ...]:
-    """What stands for the values of an option."""
-    return action.metavar if isinstance(action.metavar, tuple) else (action.metavar,) if action.metavar else ()
-
-
 def test_the_readme_tells_all_options() -> None:
     told = [row[0] for row in rows(section(README, "## Options", "\nA run needs"))]
     expected = []
     for action in ACTIONS:
-        value = "HOW" if action.choices else " ".join(_placeholders(action))
+        value = " ".join(options.placeholders(action))
         names = ", ".join(action.option_strings)
         expected.append(f"`{names} {value}`" if value else f"`{names}`")
     assert [cell for cell in told if cell.startswith("`")] == expected
@@ -151,13 +146,13 @@ def test_the_examples_of_traces_can_be_added(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", [unescaped(section(README, "## Options", "\n## ")), plain(MAN)], ids=["README", "man"])
 def test_choices_and_placeholders_are_told(text: str) -> None:
     for action in ACTIONS:
-        for word in (*(action.choices or ()), *_placeholders(action)):
+        for word in (*(action.choices or ()), *options.placeholders(action)):
             assert re.search(rf"(?<![\w-]){re.escape(str(word))}(?![\w-])", text), word
 
 
 def test_the_man_page_tells_all_protocols() -> None:
     told = re.findall(r"\b[a-z][\w-]*", section(plain(MAN), "PROTOCOLS\n", "OUTPUT\n"))
-    known = {*filters.L3_PROTOCOLS, *filters.L4_PROTOCOLS, *filters._ALIASES}
+    known = {*filters.L3_PROTOCOLS, *filters.L4_PROTOCOLS, *filters.ALIASES}
     assert set(told) - {"or"} == known
 
 

@@ -14,7 +14,7 @@ from nettrace.errors import UsageError
 
 ROOT = Path(__file__).resolve().parent.parent
 MAN = (ROOT / "docs" / "nettrace.8").read_text(encoding="utf-8")
-HELP = options._parser().format_help()
+HELP = options.parser().format_help()
 # Where the help tells of an option, each line begins with its spellings.
 TOLD = {
     word
@@ -95,14 +95,14 @@ def test_spellings_of_one_option_of_old_are_one_here() -> None:
 
 
 def test_the_help_tells_of_every_option_once() -> None:
-    actions = options._parser()._actions
+    actions = options.parser()._actions
     known = [name for action in actions for name in action.option_strings]
     assert set(known) == TOLD and len(set(known)) == len(known)
     assert all(action.help and len(action.help) > 10 for action in actions)
 
 
 def test_the_help_is_plain_sentences() -> None:
-    for action in options._parser()._actions:
+    for action in options.parser()._actions:
         assert action.help is not None and not action.help.endswith("."), action.dest
     # What argparse does not wrap.
     assert max(map(len, [*options._DESCRIPTION.splitlines(), *options._EPILOG.splitlines()])) <= 100

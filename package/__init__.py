@@ -1,0 +1,1 @@
+"""What is made for an installation: manual pages, completion and packages."""
