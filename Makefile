@@ -8,7 +8,7 @@ KERNELS ?=
 VENV = .venv
 LIBDIR = $(DESTDIR)$(PREFIX)/lib/nettrace
 # Below PREFIX, where man and the shells look.
-MAN8 = share/man/man8
+MAN_DIR = share/man/man
 BASH_DIR = share/bash-completion/completions
 ZSH_DIR ?= share/zsh/site-functions
 FISH_DIR = share/fish/vendor_completions.d
@@ -22,7 +22,7 @@ HOST_COMMANDS = qemu-system-x86_64 mmdebstrap mke2fs chromium tcpdump tshark
 PYTEST ?=
 BENCH ?=
 EVENTS ?= 1000000
-.PHONY: help setup demo test check test-unit test-vm bench bench-native vm images made install uninstall clean
+.PHONY: help setup demo test check test-unit test-vm bench bench-native vm images made man install uninstall clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | awk -F': *' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -86,23 +86,28 @@ made:
 	@$(PYTHON) -c 'import yaml' 2> /dev/null || { \
 		echo "$(PYTHON) has no PyYAML: install it with 'apt install python3-yaml' or 'dnf install python3-pyyaml'" >&2; exit 1; }
 	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m package.completion $(MADE)
+	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m package.manual $(MADE)
+
+man: $(VENV)/ready ## put the help's words for options, and its examples, into docs/nettrace.8
+	$(VENV)/bin/python -m package.manual
 
 install: made ## install on this host, to PREFIX (needs the distribution's bcc, PyYAML, pyroute2, tabulate)
-	install -d $(LIBDIR)/nettrace $(addprefix $(DESTDIR)$(PREFIX)/,bin $(MAN8) $(BASH_DIR) $(ZSH_DIR) $(FISH_DIR))
+	install -d $(LIBDIR)/nettrace $(addprefix $(DESTDIR)$(PREFIX)/,bin $(MAN_DIR)7 $(MAN_DIR)8 $(BASH_DIR) $(ZSH_DIR) $(FISH_DIR))
 	install -m 644 tracer.yaml nettrace.schema.json report.html $(LIBDIR)
 	install -m 644 nettrace/*.py nettrace/py.typed $(LIBDIR)/nettrace
 	cp -R bpf rules $(LIBDIR)
 	sed 's|@LIBDIR@|$(PREFIX)/lib/nettrace|' bin/nettrace.in > $(DESTDIR)$(PREFIX)/bin/nettrace
 	chmod 755 $(DESTDIR)$(PREFIX)/bin/nettrace
-	install -m 644 docs/nettrace.8 $(DESTDIR)$(PREFIX)/$(MAN8)
+	install -m 644 docs/nettrace.8 $(DESTDIR)$(PREFIX)/$(MAN_DIR)8
+	install -m 644 $(MADE)/nettrace-traces.7 $(DESTDIR)$(PREFIX)/$(MAN_DIR)7
 	install -m 644 $(MADE)/nettrace $(DESTDIR)$(PREFIX)/$(BASH_DIR)
 	install -m 644 $(MADE)/_nettrace $(DESTDIR)$(PREFIX)/$(ZSH_DIR)
 	install -m 644 $(MADE)/nettrace.fish $(DESTDIR)$(PREFIX)/$(FISH_DIR)
 
 uninstall: ## take it away again
 	rm -rf $(LIBDIR)
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,bin/nettrace $(MAN8)/nettrace.8 $(BASH_DIR)/nettrace $(ZSH_DIR)/_nettrace \
-		$(FISH_DIR)/nettrace.fish)
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,bin/nettrace $(MAN_DIR)8/nettrace.8 $(MAN_DIR)7/nettrace-traces.7 \
+		$(BASH_DIR)/nettrace $(ZSH_DIR)/_nettrace $(FISH_DIR)/nettrace.fish)
 
 clean: ## remove what the targets made here (the VM images stay in the cache)
 	rm -rf build dist *.egg-info $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache

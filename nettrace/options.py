@@ -23,17 +23,19 @@ _USAGE = "nettrace [options] [expression]"
 _DESCRIPTION = """\
 Follows network packets through the Linux kernel: each packet's path, function by function.
 The expression is one of pcap-filter(7), as for tcpdump, and best quoted."""
-_EPILOG = """\
-examples:
-  nettrace -p icmp --addr 10.0.42.2        follow every ping from or to that address
-  nettrace -p tcp -D 443 -c 10             the first ten packets to port 443
-  nettrace 'udp port 53 or icmp'           as tcpdump would choose them
-  nettrace -t tcp-in,life -S 8080 --basic  each hit of those traces by itself
-  nettrace -p udp --trace-stack kfree_skb  with the way to each drop
-  nettrace --drop -p tcp                   why and where TCP packets are dropped
-  nettrace -p tcp -w incident.ntr          recorded, for nettrace -r incident.ntr
-  nettrace -t '?'                          the traces, and what this kernel has of them
-"""
+EXAMPLES = (
+    ("nettrace -p icmp --addr 10.0.42.2", "follow every ping from or to that address"),
+    ("nettrace -p tcp -D 443 -c 10", "the first ten packets to port 443"),
+    ("nettrace 'udp port 53 or icmp'", "as tcpdump would choose them"),
+    ("nettrace -t tcp-in,life -S 8080 --basic", "each hit of those traces by itself"),
+    ("nettrace -p udp --trace-stack kfree_skb", "with the way to each drop"),
+    ("nettrace -p tcp --ret --latency-show", "what functions return, and how long they take"),
+    ("nettrace --drop -p tcp", "why and where TCP packets are dropped"),
+    ("nettrace -p tcp --diag-keep", "what went wrong, why, and what to do"),
+    ("nettrace -p tcp -w incident.ntr", "recorded, for nettrace -r incident.ntr"),
+    ("nettrace -t '?'", "the traces, and what this kernel has of them"),
+)
+_EPILOG = "examples:\n" + "".join(f"  {command:<40} {what}\n" for command, what in EXAMPLES)
 
 # Options that say nothing where packets are not followed, and where none are printed: their names in the
 # namespace that the parser makes.
