@@ -22,7 +22,7 @@ HOST_COMMANDS = qemu-system-x86_64 mmdebstrap mke2fs chromium tcpdump tshark
 PYTEST ?=
 BENCH ?=
 EVENTS ?= 1000000
-.PHONY: help setup demo test check test-unit test-vm bench bench-native vm images made man install uninstall clean
+.PHONY: help setup demo test check test-unit test-vm bench bench-native vm images made man install uninstall deb rpm clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | awk -F': *' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -61,7 +61,8 @@ check: $(VENV)/ready ## lint and types
 test-unit: $(VENV)/ready ## unit tests: no root, no bcc, no kernel
 	$(VENV)/bin/python -m pytest $(PYTEST)
 
-test-vm: setup ## end-to-end tests inside the kernels (all, or KERNELS="6.1 6.12")
+test-vm: setup $(VENV)/ready ## end-to-end tests inside the kernels (all, or KERNELS="6.1 6.12")
+	@PYTHON=$(VENV)/bin/python package/deb.sh
 	$(PYTHON) -m tests.vm test $(KERNELS) --pytest="$(PYTEST)"
 
 $(VENV)/bench-ready: bench/requirements.txt $(VENV)/ready
@@ -108,6 +109,12 @@ uninstall: ## take it away again
 	rm -rf $(LIBDIR)
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,bin/nettrace $(MAN_DIR)8/nettrace.8 $(MAN_DIR)7/nettrace-traces.7 \
 		$(BASH_DIR)/nettrace $(ZSH_DIR)/_nettrace $(FISH_DIR)/nettrace.fish)
+
+deb: ## a Debian package of it, build/nettrace_VERSION_all.deb
+	@PYTHON=$(PYTHON) package/deb.sh
+
+rpm: ## an RPM of it, in build/rpm (where rpmbuild is)
+	rpmbuild -bb --quiet --build-in-place --define "_topdir $(CURDIR)/build/rpm" package/nettrace.spec
 
 clean: ## remove what the targets made here (the VM images stay in the cache)
 	rm -rf build dist *.egg-info $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache

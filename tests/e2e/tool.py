@@ -145,6 +145,7 @@ class Nettrace:
     """A running nettrace: ready once the with block is entered, ended with Ctrl-C when it is left."""
 
     starts = 0  # in this session
+    command: tuple[str, ...] = (sys.executable, "-m", "nettrace")
 
     def __init__(self, *arguments: str) -> None:
         self.arguments = arguments
@@ -159,7 +160,7 @@ class Nettrace:
         Nettrace.starts += 1
         self.started = time.monotonic()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "nettrace", *self.arguments],
+            [*self.command, *self.arguments],
             cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         self._threads = [

@@ -1,0 +1,41 @@
+"""The Debian package: it is installed with what a release has, runs, and goes again."""
+
+from __future__ import annotations  # pytest 6.0 of Debian 11 does not export all the types
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .net import Host, ping, sh
+from .tool import CHECKOUT, Nettrace
+
+PINGS = 2
+PLACES = (Path("/usr/bin/nettrace"), Path("/usr/lib/nettrace"))
+
+
+class Installed(Nettrace):
+    """The program of the package."""
+
+    command = ("/usr/bin/nettrace",)
+
+
+@pytest.fixture
+def package() -> Iterator[None]:
+    """Installed by apt, which has nothing but what is in the image; 'make test-vm' has made the package."""
+    made = list(CHECKOUT.glob("build/nettrace_*_all.deb"))
+    if not made:
+        pytest.skip("there is no package: 'make deb' makes it")
+    sh(f"apt-get -qq -o DPkg::Options::=--force-unsafe-io install --no-install-recommends -y {made[0]}")
+    yield
+    sh("dpkg --force-unsafe-io -r nettrace")
+    assert not any(place.exists() for place in PLACES)
+
+
+def test_the_package_runs(pair: tuple[Host, Host], package: None) -> None:
+    left, right = pair
+    with Installed("-p", "icmp", "-t", "icmp,ip-in") as trace:
+        assert ping(left, right.ip, PINGS)["received"] == PINGS
+        trace.wait_blocks(2 * PINGS)
+    assert trace.returncode == 0
+    assert len([block for block in trace.blocks if block.has("ping request")]) == PINGS
