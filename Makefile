@@ -22,7 +22,7 @@ HOST_COMMANDS = qemu-system-x86_64 mmdebstrap mke2fs chromium tcpdump tshark
 PYTEST ?=
 BENCH ?=
 EVENTS ?= 1000000
-.PHONY: help setup demo test check test-unit test-vm bench bench-native vm images made man install uninstall deb rpm clean
+.PHONY: help setup demo test lint check test-unit test-vm bench bench-native vm images made man install uninstall deb rpm clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | awk -F': *' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -51,12 +51,21 @@ $(VENV)/ready: tests/requirements.txt | setup
 demo: setup ## trace a ping through a NAT router, inside a VM
 	@$(PYTHON) -m tests.vm run $(KERNEL) 'bash tests/vm/demo.sh' --timeout 300
 
-test: setup check test-unit test-vm ## everything: lint, types, unit tests, end-to-end tests on all kernels
+test: setup lint test-unit test-vm ## everything: lint, types, unit tests, end-to-end tests on all kernels
 
-check: $(VENV)/ready ## lint and types
+SHELL_SCRIPTS = .ci/run tests/vm/demo.sh package/deb.sh package/debian/postinst package/debian/prerm \
+	package/debian/postrm $(MADE)/nettrace
+
+lint: $(VENV)/ready ## Python (ruff, mypy), C in the kernel's style, YAML, shell
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/python -m tests.c_style
+	$(VENV)/bin/yamllint -s tracer.yaml rules examples contrib tests .pre-commit-config.yaml
+	@$(VENV)/bin/python -m package.completion $(MADE)
+	$(VENV)/bin/shellcheck $(SHELL_SCRIPTS)
+
+check: lint
 
 test-unit: $(VENV)/ready ## unit tests: no root, no bcc, no kernel
 	$(VENV)/bin/python -m pytest $(PYTEST)

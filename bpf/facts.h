@@ -33,11 +33,11 @@
 	bpf_probe_read_kernel(&facts->words[word], size, (void *)((from) + (offset)));
 
 #define FACTS_DONE(count)                                                      \
-			slots = 1 + ((count) + 1) / 2;                         \
-			break;
+	slots = 1 + ((count) + 1) / 2;                                         \
+	break;
 
 #define FACTS_END                                                              \
-		}                                                              \
-		facts->slots = slots;                                          \
-		return slots;                                                  \
+	}                                                                      \
+	facts->slots = slots;                                                  \
+	return slots;                                                          \
 	}

@@ -240,7 +240,7 @@ static __always_inline bool pcap_load(const struct pcap_bytes *bytes, u64 at, u3
 	}
 	if (!fetch(bytes->place, bytes->start + at, &word, size))
 		return false;
-	*value = size == 1 ? word : size == 2 ? ntohs(word) : ntohl(word);
+	*value = size == 1 ? word : (size == 2 ? ntohs(word) : ntohl(word));
 	return true;
 }
 

@@ -60,12 +60,12 @@ static __always_inline u64 argument(struct pt_regs *ctx, u64 index)
 		break
 
 	switch (index) {
-	ARGUMENT(0);
-	ARGUMENT(1);
-	ARGUMENT(2);
-	ARGUMENT(3);
-	ARGUMENT(4);
-	ARGUMENT(5);
+		ARGUMENT(0);
+		ARGUMENT(1);
+		ARGUMENT(2);
+		ARGUMENT(3);
+		ARGUMENT(4);
+		ARGUMENT(5);
 	}
 	return value;
 }
@@ -265,7 +265,8 @@ static __always_inline void unread_drop(void *ctx, u64 skb, u64 location, u32 re
 		u16 protocol = *(u16 *)(ctx + protocol_at);                    \
 									       \
 		if (protocol)	/* else a message between sockets, no packet */ \
-			unread_drop(ctx, *(u64 *)(ctx + skb_at), *(u64 *)(ctx + location_at), reason, protocol, index, flags); \
+			unread_drop(ctx, *(u64 *)(ctx + skb_at), *(u64 *)(ctx + location_at), reason, protocol, \
+				    index, flags);                             \
 		return 0;                                                      \
 	}
 

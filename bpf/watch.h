@@ -101,18 +101,18 @@ static __always_inline u64 given(const u64 *ctx, u64 index)
 		asm volatile("# given at " #number : "+r"(value));             \
 		break
 	switch (index) {
-	GIVEN_AT(0);
-	GIVEN_AT(1);
-	GIVEN_AT(2);
-	GIVEN_AT(3);
-	GIVEN_AT(4);
-	GIVEN_AT(5);
-	GIVEN_AT(6);
+		GIVEN_AT(0);
+		GIVEN_AT(1);
+		GIVEN_AT(2);
+		GIVEN_AT(3);
+		GIVEN_AT(4);
+		GIVEN_AT(5);
+		GIVEN_AT(6);
 	}
 	return value;
 }
 
-/* Where the kernel hands over the arguments of a function, and behind them what it returned, or those of a tracepoint. */
+/* Where the kernel hands over a function's arguments, and behind them what it returned, or those of a tracepoint. */
 int watch(u64 *ctx)
 {
 	u64 value = 0;

@@ -77,7 +77,7 @@ def bash() -> str:
     return _filled(
         "bash",
         (f"    {kind}) words=({shlex.join(found)}) ;;" for kind, found in words.items()),
-        (f"    {' | '.join(option.names)}) kind={option.kind} ;;" for option in _options() if option.values),
+        (f"    {' | '.join(option.names)}) kind='{option.kind}' ;;" for option in _options() if option.values),
     )
 
 

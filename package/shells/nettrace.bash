@@ -3,7 +3,7 @@
 
 # What there is of a kind. What is named on the host is quoted: it goes into a command line.
 _nettrace_words() {
-    local folder= path
+    local folder='' path
     case $1 in
 @WORDS@
     device) folder=/sys/class/net ;;
@@ -15,7 +15,7 @@ _nettrace_words() {
 }
 
 _nettrace() {
-    local current=${COMP_WORDS[COMP_CWORD]} option=${COMP_WORDS[COMP_CWORD - 1]} before= kind= word words=()
+    local current=${COMP_WORDS[COMP_CWORD]} option=${COMP_WORDS[COMP_CWORD - 1]} before='' kind='' word words=()
     COMPREPLY=()
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
         [[ $word == -- ]] && return

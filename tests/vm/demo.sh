@@ -20,13 +20,13 @@ ip -n client route add default via 10.0.1.1
 ip netns exec router sysctl -qw net.ipv4.ip_forward=1
 ip netns exec router iptables -t nat -A POSTROUTING -o wan -j MASQUERADE
 
-command="nettrace -p icmp --addr 10.0.42.2 -c 2"
+command=(nettrace -p icmp --addr 10.0.42.2 -c 2)
 echo
 echo "A client (10.0.1.2) pings a server (10.0.42.2) through a router that masquerades it as 10.0.42.1."
 echo "Kernel $(uname -r), no kernel headers installed: $(ls -d /usr/src/linux-headers* 2>/dev/null || echo none)"
 echo
-echo "# $command"
-python3 -m $command > /tmp/out 2> /tmp/err &
+echo "# ${command[*]}"
+python3 -m "${command[@]}" > /tmp/out 2> /tmp/err &
 tracer=$!
 tail -n +1 -f --pid=$tracer /tmp/out &
 printer=$!

@@ -38,7 +38,10 @@ typedef unsigned long uintptr_t;
 typedef int pid_t;
 typedef unsigned int gfp_t;
 
-enum { false = 0, true = 1 };
+enum {
+	false = 0,
+	true = 1,
+};
 
 #define NULL ((void *)0)
 #define __user
