@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from nettrace import files, filters, options, reasons, rules, sinks, tree
+from nettrace import files, filters, names, options, reasons, rules, tree
 
 # Kinds of values. Of the first three several can be given, with commas; the shells ask the host for the last three.
 KINDS = (
@@ -64,7 +64,7 @@ def _words() -> Mapping[str, Mapping[str, str]]:
     return {
         TRACE: traces,
         REASON: drops,
-        COLUMN: dict.fromkeys(sinks.COLUMNS, ""),
+        COLUMN: dict.fromkeys(names.COLUMNS, ""),
         EXPLAINED: {**ruled, **resets, **drops, **traces},
         PROTOCOL: dict.fromkeys((*filters.L3_PROTOCOLS, *filters.L4_PROTOCOLS, *filters.ALIASES), ""),
         BACKEND: dict.fromkeys(backends, ""),
@@ -115,10 +115,10 @@ def fish() -> str:
 
     def completions() -> Iterator[str]:
         for option in _options():
-            names = [f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}" for name in option.names]
+            spelt = [f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}" for name in option.names]
             function = "__nettrace_list" if option.kind in LISTS else "__nettrace_words"
             values = {NO_KIND: " -x", FILE: " -r -F"}.get(option.kind, f" -x -a '({function} {option.kind})'")
-            what = f"{' '.join(names)}{values if option.values else ''} -d {_for_fish(option.told)}"
+            what = f"{' '.join(spelt)}{values if option.values else ''} -d {_for_fish(option.told)}"
             yield f"complete -c nettrace {what}"
 
     return _filled("fish", words(), completions())
