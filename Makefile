@@ -25,7 +25,7 @@ EVENTS ?= 1000000
 .PHONY: help setup demo test lint check test-unit test-vm bench bench-native vm images made man install uninstall deb rpm clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | awk -F': *' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@sed -nE 's/^([a-z-]+):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo "  variables: KERNEL=$(KERNEL) for vm and demo, CMD='...' for vm, KERNELS='6.1 6.12' for test-vm and images,"
 	@echo "  PYTEST='-k ping' for test-unit and test-vm, PREFIX=$(PREFIX) and DESTDIR for install"
 

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import shlex
+import subprocess
 import textwrap
 from argparse import Action
 from collections.abc import Iterable
@@ -210,6 +211,13 @@ def test_make_targets_and_variables_exist() -> None:
     for command in commands:
         assert command.split()[1] in targets, command
         assert set(re.findall(r"\b([A-Z]+)=", command)) <= variables, command
+
+
+def test_make_help_tells_all_targets() -> None:
+    told = subprocess.run(["make", "-s", "help"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+    targets = set(section(MAKEFILE, ".PHONY: ", "\n").split())
+    # One is another name, one is part of others.
+    assert set(re.findall(r"^  make ([a-z-]+) +\w", told, re.MULTILINE)) == targets - {"check", "made"}
 
 
 def test_the_layout_exists() -> None:
