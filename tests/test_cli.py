@@ -176,7 +176,7 @@ def test_help_shows_examples_that_are_accepted(
     assert err == ""
     _, _, examples = out.partition("examples:\n")
     shown = [shlex.split(re.split(r"  +", line.strip())[0]) for line in examples.splitlines()]
-    assert len(shown) == 8 and {command[0] for command in shown} == {"nettrace"}
+    assert len(shown) == 10 and {command[0] for command in shown} == {"nettrace"}
     monkeypatch.setattr(commands, "_run", lambda *_: 0)
     for command in shown:
         assert cli.main(command[1:]) == 0, command

@@ -1,7 +1,6 @@
 """The manual pages against the help and the tree, as readers see them."""
 
 import re
-import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -51,14 +50,6 @@ def test_what_the_page_says_by_itself_is_kept() -> None:
     older = older.replace("Say what went wrong with a packet", "Tell about it").replace(entry, "Ten packets")
     assert len(older) < len(PAGE) - 100
     assert manual.nettrace(older) == PAGE
-
-
-@pytest.mark.parametrize(("command", "what"), options.EXAMPLES)
-def test_examples_are_accepted(command: str, what: str) -> None:
-    program, *arguments = shlex.split(command)
-    assert program == "nettrace"
-    assert what
-    options.parse(arguments)
 
 
 def test_all_traces_are_told_in_order() -> None:
