@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from .net import Host, ping, sh
+from .net import Host, sh
 from .tool import CHECKOUT, Nettrace
+from .traffic import send_udp
 
-PINGS = 2
+CLOSED = 7820
+DATAGRAMS = 2
 PLACES = "/usr/bin/nettrace /usr/lib/nettrace"
 
 
@@ -33,8 +35,9 @@ def package() -> Iterator[None]:
 
 def test_the_package_runs(pair: tuple[Host, Host], package: None) -> None:
     left, right = pair
-    with Installed("-p", "icmp", "-t", "icmp,ip-in") as trace:
-        assert ping(left, right.ip, PINGS)["received"] == PINGS
-        trace.wait_blocks(2 * PINGS)
-    assert trace.returncode == 0
-    assert len([block for block in trace.blocks if block.has("ping request")]) == PINGS
+    before = right.snmp("Udp", "NoPorts")
+    with Installed("--drop", "-p", "udp", "-D", str(CLOSED), "-c", str(DATAGRAMS)) as trace:
+        send_udp(left, right.ip, CLOSED, DATAGRAMS)
+        assert trace.wait_end() == 0
+    assert right.snmp("Udp", "NoPorts") - before == DATAGRAMS
+    assert len([line for line in trace.body if f" -> {right.ip}:{CLOSED} " in line]) == DATAGRAMS
