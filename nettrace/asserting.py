@@ -1,21 +1,18 @@
 """Whether the packets of a run do what a file of --assert expects: as text, and as JUnit XML for CI systems."""
 
 import io
-import os
 import re
-import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Callable, NamedTuple, Optional, TextIO
 from xml.etree import ElementTree
 
 from .counts import counted
-from .errors import UsageError
 from .event import Context, Event
 from .expectations import Expectation, Expectations, Fault
 from .header import Header
+from .kept import Replaced
+from .printable import printable
 from .sinks import Display, Lookups, Summary, Text
 
 # What XML 1.0 cannot hold.
@@ -41,7 +38,7 @@ class Result(NamedTuple):
         """One line, and below it why it failed and with which packet."""
         lines = [f"{'ok    ' if self.ok else 'FAILED'}  {self.name}{f': {self.note}' if self.note else ''}"]
         lines += [f"        {why}" for why in self.failures]
-        return "\n".join([*lines, *([self.block] if self.block else [])])
+        return "\n".join([*map(printable, lines), *([self.block] if self.block else [])])
 
 
 @dataclass
@@ -57,17 +54,18 @@ class _Tested:
 class Asserted(Text):
     """Judges packets, and tells the results at the end.
 
-    dropped: the reason and the function, where an event is a drop. junit: where the results are to be written, too.
+    dropped: the reason and the function, where an event is a drop. results_file: where the results are to be written,
+    too, as JUnit XML.
     """
 
     def __init__(
         self, out: TextIO, display: Display, lookups: Lookups, expected: Expectations,
-        dropped: Callable[[Event], Optional[tuple[str, str]]], junit: "Optional[JUnit]" = None,
+        dropped: Callable[[Event], Optional[tuple[str, str]]], results_file: Optional[Replaced] = None,
     ) -> None:  # fmt: skip
         super().__init__(out, display, lookups)
         self._expected = expected
         self._dropped = dropped
-        self._junit = junit
+        self._results_file = results_file
         self._tested = [_Tested() for _ in expected.expectations]
         self._blocks = io.StringIO()
         self._text = Text(self._blocks, replace(display, colour=False), lookups)
@@ -105,8 +103,8 @@ class Asserted(Text):
         lines = [result.text for result in self.results]
         self.note("\n".join([*lines, f"{failed} of {len(self.results)} failed" if failed else "all hold"]))
         self.flush()
-        if self._junit is not None:
-            self._junit.write(self._expected.name, self.results)
+        if self._results_file is not None:
+            self._results_file.write(junit(self._expected.name, self.results))
 
     @property
     def failed(self) -> bool:
@@ -148,34 +146,6 @@ def _lost(summary: Summary) -> str:
         (summary.evicted, "skbs pushed out of the tracking map"), (summary.calls_lost, "returns missed"),
     )  # fmt: skip
     return ", ".join(counted(count, what) for count, what in losses if count)
-
-
-class JUnit:
-    """A file of results that CI systems read: nobody but its owner can, and it is replaced whole."""
-
-    def __init__(self, path: str) -> None:
-        self._path = Path(path)
-        if not self._path.parent.is_dir() or not os.access(self._path.parent, os.W_OK):
-            raise UsageError(
-                f"--junit: nothing can be written to {self._path.parent}: make that folder, or name another"
-            )
-        if self._path.exists() and not self._path.is_file():
-            raise UsageError(f"--junit: {path} is no file: name another")
-
-    def write(self, name: str, results: Sequence[Result]) -> None:
-        """Writes it."""
-        try:
-            handle, new = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
-            try:
-                with open(handle, "wb") as file:
-                    file.write(junit(name, results))
-                os.replace(new, self._path)
-            except OSError:
-                with suppress(OSError):
-                    os.unlink(new)
-                raise
-        except OSError as error:
-            raise UsageError(f"--junit: {self._path} cannot be written: {error.strerror}") from error
 
 
 def junit(name: str, results: Sequence[Result]) -> bytes:

@@ -8,6 +8,7 @@ from typing import Optional
 
 from . import options
 from .errors import BpfError, NettraceError
+from .printable import printable
 
 INTERRUPTED = 130
 
@@ -30,7 +31,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     except NettraceError as error:
         if isinstance(error, BpfError) and debug:
             print(error.log, file=sys.stderr)
-        print(f"nettrace: {error}", file=sys.stderr)
+        print(f"nettrace: {printable(str(error))}", file=sys.stderr)
         return error.exit_status
     except BrokenPipeError:
         # The reader went away (`| head`): nothing more to say, not even at exit.

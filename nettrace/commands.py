@@ -1,6 +1,7 @@
 """What each call of the program does: wiring and signals."""
 
 import argparse
+import io
 import logging
 import os
 import signal
@@ -17,6 +18,7 @@ from .cache import Cache
 from .errors import KernelError
 from .filters import PacketFilter
 from .kernel import Kernel
+from .printable import printable
 from .run import Run
 from .sinks import Summary
 from .starts import Setup, Start, Starts
@@ -33,10 +35,21 @@ if TYPE_CHECKING:
 log = logging.getLogger("nettrace")
 
 
+class _Printable(logging.Formatter):
+    """What is logged may have names that anybody gave."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def run(asked: argparse.Namespace) -> int:
     """Does what was asked for and returns the exit status."""
     level = logging.DEBUG if asked.debug else logging.INFO if asked.verbose else logging.WARNING
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Printable())
+    logging.basicConfig(level=level, handlers=[handler])
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name may have what the locale has not
     if asked.json_schema:
         sys.stdout.write(files.SCHEMA.read_text(encoding="utf-8"))
         return 0

@@ -7,6 +7,7 @@ from typing import Optional
 from .alignment import Difference, Parting
 from .comparison import ERRORS, LEAST_CHANGE, Comparison, Flow, Path, Share, Side, Slower
 from .counts import counted
+from .printable import printable
 
 _STEPS_SHOWN = 6
 _KINDS_SHOWN = 5
@@ -27,7 +28,7 @@ def comparison_text(comparison: Comparison) -> str:
         lines += ["", f"{len(different) - _ROWS_SHOWN} more flows differ"]
     lines += ["", *_alike(flow for flow in comparison.flows if not flow.differs)]
     lines += _slower(comparison.slower)
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(printable, lines)) + "\n"
 
 
 def _side(name: str, side: Side) -> str:

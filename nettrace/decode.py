@@ -9,6 +9,7 @@ from . import event
 from .errors import StreamError
 from .event import Detail, Device, Drop, Event, Frame, Packet, Record, Return, Socket
 from .facts import Fact
+from .printable import text_of
 
 _IPV4_FAMILY = (0x0800, 0x0806, 0x8035)
 _IP, _IPV6 = 0x0800, 0x86DD
@@ -211,12 +212,12 @@ def _packet(raw: bytes, at: int) -> Packet:
 
 def _device(raw: bytes, at: int) -> Device:
     ifindex, netns, _, _, _, _, name = event.DEVICE_ITEM.struct.unpack_from(raw, at)
-    return Device(ifindex, _c_string(name), netns)
+    return Device(ifindex, text_of(name), netns)
 
 
 def _detail(raw: bytes, at: int) -> Detail:
     pid, tgid, mark, cpu, _, _, comm, socket, length, _ = event.DETAIL_ITEM.struct.unpack_from(raw, at)
-    return Detail(cpu, pid, tgid, _c_string(comm), mark, length, socket)
+    return Detail(cpu, pid, tgid, text_of(comm), mark, length, socket)
 
 
 def _socket(raw: bytes, at: int) -> Socket:
@@ -271,7 +272,3 @@ def _returned(raw: bytes, at: int) -> tuple[int, Return]:
     if kind != event.RETURN:
         raise StreamError(f"the message of a return has an item of kind {kind}")
     return number, Return(time_ns, value)
-
-
-def _c_string(raw: bytes) -> str:
-    return raw.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")

@@ -1,7 +1,6 @@
 """How metrics leave: by HTTP, or in a file."""
 
 import ipaddress
-import os
 import re
 import threading
 import time
@@ -9,11 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from socket import AF_INET, AF_INET6
 from typing import Protocol
 
 from .errors import UsageError
+from .kept import Replaced
 
 LOOPBACK = "127.0.0.1"
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -41,7 +40,7 @@ def exporter(target: str) -> Exporter:
         return HttpExporter(address, int(match["port"]))
     if "/" not in target and not target.endswith(".prom"):
         raise UsageError(f"--metrics needs a port, ADDRESS:PORT or a file such as nettrace.prom, not '{target}'")
-    return FileExporter(Path(target))
+    return FileExporter(target)
 
 
 class HttpExporter:
@@ -104,11 +103,9 @@ class _Handler(BaseHTTPRequestHandler):
 class FileExporter:
     """Keeps a file up to date, as node_exporter's textfile collector reads it."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._new = path.with_name(f".{path.name}.{os.getpid()}")
-        if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-            raise UsageError(f"--metrics: nothing can be written to {path.parent}: make that folder, or name another")
+    def __init__(self, path: str) -> None:
+        # That of another user who is to read it; it has nothing of packets.
+        self._file = Replaced("--metrics", path, 0o644)
 
     @contextmanager
     def exported(self, render: Callable[[], str], tick: Callable[[], None]) -> Iterator[None]:
@@ -121,8 +118,8 @@ class FileExporter:
                 tick()
                 if time.monotonic() >= due:
                     due = time.monotonic() + _FILE_PERIOD_S
-                    with suppress(OSError):  # a full disk may have room again
-                        self._write(render())
+                    with suppress(UsageError):  # a full disk may have room again
+                        self._file.write(render().encode())
 
         thread = threading.Thread(target=keep, daemon=True)
         thread.start()
@@ -131,20 +128,4 @@ class FileExporter:
         finally:
             ended.set()
             thread.join()
-            try:
-                self._write(render())
-            except OSError as error:
-                raise UsageError(f"--metrics: {self._path} cannot be written: {error.strerror}") from error
-
-    def _write(self, words: str) -> None:
-        """Whoever reads it sees all of it; no link is followed."""
-        with suppress(FileNotFoundError):
-            os.unlink(self._new)
-        handle = os.open(self._new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
-        try:
-            with open(handle, "w", encoding="utf-8") as file:
-                file.write(words)
-            os.replace(self._new, self._path)
-        except OSError:
-            os.unlink(self._new)
-            raise
+            self._file.write(render().encode())

@@ -15,6 +15,7 @@ from typing import NamedTuple, Optional, Union
 
 from .btf import Prototype
 from .layouts import Types
+from .printable import text_of
 
 POINTER_BYTES = 8
 ADDRESS_BYTES = 16  # of IPv6
@@ -61,8 +62,7 @@ class Fact(NamedTuple):
     def value(self, words: Sequence[int]) -> Union[int, str]:
         """The fact in the words of a message."""
         if self.is_text:
-            raw = b"".join(word.to_bytes(8, "little") for word in words)
-            return raw.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
+            return text_of(b"".join(word.to_bytes(8, "little") for word in words))
         number = words[0] if len(words) == 1 else words[0] | words[1] << 64
         number = number >> self.shift & self.mask
         bits = 8 * self.size

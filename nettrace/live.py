@@ -13,6 +13,7 @@ from .host import Host, Traced
 from .kernel import Kernel, Symbol
 from .owners import Owners, Reread
 from .plan import Plan
+from .printable import printable
 from .rules import Judge, Rules
 from .sinks import Lookups, place_in_code
 
@@ -36,8 +37,8 @@ class Running:
         self.drop_reason = kernel.drop_reason
         self.enum_names = kernel.enum_names
         self._returns = returns
-        self.netns = Reread(netns.names).of
-        self.owner = Owners().of
+        self._netns = Reread(netns.names).of
+        self._owner = Owners().of
         self._kernel = kernel
         self._evidence_s = evidence_s
 
@@ -54,9 +55,19 @@ class Running:
         """See Host; reading all symbols takes long and can wait until the first is asked for."""
         return self._kernel.function_at(address)
 
+    def netns(self, inode: int) -> Optional[str]:
+        """See Host."""
+        name = self._netns(inode)
+        return None if name is None else printable(name)
+
+    def owner(self, inode: int) -> Optional[tuple[str, int]]:
+        """See Host."""
+        owner = self._owner(inode)
+        return None if owner is None else (printable(owner[0]), owner[1])
+
     def evidence(self, finding: Finding, context: Context) -> "Sequence[Evidence]":
         """See Host."""
-        return self._prover.evidence(finding, context)
+        return [each._replace(text=printable(each.text)) for each in self._prover.evidence(finding, context)]
 
     @functools.cached_property
     def _prover(self) -> "Prover":

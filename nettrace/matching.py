@@ -10,6 +10,7 @@ from .event import HAS_L4, PORTS_L4, Context, Event, Packet
 from .filters import Network, PacketFilter, Range
 from .header import TABLES, Header
 from .host import Host
+from .printable import printable, text_of
 
 _IP, _IPV6, _ARP, _RARP = 0x0800, 0x86DD, 0x0806, 0x8035
 _TCP = 6
@@ -72,7 +73,8 @@ def _conditions(
     """What must hold of an event."""
     conditions: list[Callable[[Event], bool]] = [functools.partial(_event_matches, packet_filter)]
     if netns is not None:
-        conditions.append(lambda item: item.device is not None and host.netns(item.device.netns) == netns)
+        name = printable(netns)
+        conditions.append(lambda item: item.device is not None and host.netns(item.device.netns) == name)
     if packet_filter.srtt_us is not None or packet_filter.min_rtt_us is not None:
         only_samples = header.mode == "trouble"
         conditions.append(functools.partial(_is_slow, packet_filter, only_samples=only_samples))
@@ -122,13 +124,13 @@ def _event_matches(wanted: PacketFilter, item: Event) -> bool:
     if wanted.netns is not None and (item.device is None or item.device.netns != wanted.netns):
         return False
     if wanted.iface is not None and (
-        item.device is None or not item.device.ifindex or item.device.name.encode(errors="replace") != wanted.iface
+        item.device is None or not item.device.ifindex or item.device.name != text_of(wanted.iface)
     ):
         return False
     detail = item.detail
     if wanted.tgid is not None and (detail is None or detail.tgid != wanted.tgid):
         return False
-    if wanted.comm is not None and (detail is None or detail.comm.encode(errors="replace") != wanted.comm):
+    if wanted.comm is not None and (detail is None or detail.comm != text_of(wanted.comm)):
         return False
     if wanted.mark is not None and (detail is None or detail.mark & wanted.mark.mask != wanted.mark.value):
         return False

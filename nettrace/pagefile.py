@@ -15,7 +15,7 @@ from . import files
 from .diagnosis import INFO
 from .errors import StreamError
 from .kept import created
-from .sinks import printable
+from .printable import all_printable
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def file_for(path: str) -> Iterator[TextIO]:
 
 def filled(data: dict[str, Any]) -> str:
     """The page with its data."""
-    data = _clean(data)
+    data = all_printable(data)
     template = files.PAGE.read_text(encoding="utf-8")
     text = json.dumps(data, separators=(",", ":"))  # in ASCII, and so without any other end of a line
     parts = {
@@ -50,15 +50,6 @@ def filled(data: dict[str, Any]) -> str:
         "DATA": text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"),
     }  # fmt: skip
     return re.sub(r"@(POLICY|TITLE|FACTS|DATA)@", lambda match: parts[match[1]], template)
-
-
-def _clean(value: Any) -> Any:
-    """The same without what moves the cursor, ends a line or turns the direction of text: anybody gives names."""
-    if isinstance(value, str):
-        return printable(value)
-    if isinstance(value, dict):
-        return {name: _clean(each) for name, each in value.items()}
-    return [_clean(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def _hash(template: str, tag: str) -> str:

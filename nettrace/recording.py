@@ -16,6 +16,7 @@ from typing import IO, Any, Callable, Optional
 
 from .errors import StreamError, UsageError
 from .kept import Kept
+from .printable import all_printable
 
 FORMAT = 1
 _MAGIC = b"\x93nettrace\r\n\x1a\n"  # a transfer that takes it for text spoils it
@@ -155,9 +156,16 @@ def _chunk(data: bytes, path: str, at: int) -> Chunk:
     try:
         inflate = zlib.decompressobj()
         text = inflate.decompress(data, _JSON_MAX)
-        chunk = json.loads(text.decode("utf-8", "surrogatepass"))
+        chunk = _parsed(text.decode("utf-8", "surrogatepass"))
     except (zlib.error, ValueError, RecursionError) as error:
         raise StreamError(f"{path} is damaged at byte {at}: what comes before it is shown") from error
     if not inflate.eof or not isinstance(chunk, dict):
         raise StreamError(f"{path} is damaged at byte {at}: what comes before it is shown")
     return chunk
+
+
+def _parsed(text: str) -> Any:
+    """What is in it, for a terminal: whoever made the recording may have put anything there."""
+    chunk = json.loads(text)
+    # JSON writes what must not be printed as an escape, or as it is: as a rule it has neither.
+    return chunk if "\\" not in text and text.isprintable() else all_printable(chunk)

@@ -255,7 +255,7 @@ class Text:
     def place(self, device: Device) -> str:
         """Where that is: "eth0", "eth0@namespace" unless it is the tool's own one, "@namespace" for no device."""
         netns = "" if device.netns == self._know.own_netns else self._netns(device.netns)
-        interface = printable(device.name) if device.ifindex else ""
+        interface = device.name if device.ifindex else ""
         return f"{interface}@{netns}" if netns else interface
 
     def paint(self, level: str, text: str) -> str:
@@ -380,8 +380,7 @@ class Text:
         return [self._cyan(f"    ~ {mark}{' ' if mark else ''}{place}")] if place else []
 
     def _netns(self, inode: int) -> str:
-        name = self._know.netns(inode)
-        return printable(name) if name else str(inode)
+        return self._know.netns(inode) or str(inode)
 
     def _maker(self, events: Sequence[Event]) -> str:
         """What the skb is that appears after these events."""
@@ -399,9 +398,9 @@ class Text:
             return "[task:?]"
         owner = self._know.owner(detail.socket) if detail.socket else None
         if owner is not None:
-            return f"[sk:{printable(owner[0])}-{owner[1]}]"
+            return f"[sk:{owner[0]}-{owner[1]}]"
         thread = f"/{detail.pid}" if detail.pid != detail.tgid else ""
-        return f"[task:{printable(detail.comm)}-{detail.tgid}{thread}]"
+        return f"[task:{detail.comm}-{detail.tgid}{thread}]"
 
     def _group_column(self, item: Event) -> str:
         return f"[{self._know.groups.get(item.trace, ''):<8}]"
@@ -480,7 +479,7 @@ def _cpu_column(item: Event) -> str:
 
 def _interface_column(item: Event) -> str:
     device = item.device
-    name = f"{device.ifindex}:{printable(device.name)}" if device and device.ifindex else ""
+    name = f"{device.ifindex}:{device.name}" if device and device.ifindex else ""
     return f"[{name:<6}]"
 
 
@@ -510,13 +509,6 @@ def _letters(number: int) -> str:
         number, rest = divmod(number - 1, 26)
         text = chr(ord("a") + rest) + text
     return text
-
-
-def printable(name: str) -> str:
-    """A name that anybody may have given, without what would move the cursor or begin a line."""
-    if name.isprintable():
-        return name
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in name)
 
 
 def wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:

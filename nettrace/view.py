@@ -156,11 +156,12 @@ def _shown_by(
         return page.Page(out, display, lookups, findings, name=os.path.basename(asked.read), command=asked.command)
     if asked.expect is not None:
         from . import expectations
-        from .asserting import Asserted, JUnit
+        from .asserting import Asserted
+        from .kept import Replaced
 
         expected = expectations.load(asked.expect, header, host)
-        junit = None if asked.junit is None else JUnit(asked.junit)
-        return Asserted(out, display, lookups, expected, live.dropped(host, diagnosis), junit)
+        results = None if asked.junit is None else Replaced("--junit", asked.junit)
+        return Asserted(out, display, lookups, expected, live.dropped(host, diagnosis), results)
     if asked.json:
         from .jsonlines import JsonLines
 

@@ -336,11 +336,14 @@ def test_what_follows_the_log_is_not_read() -> None:
 def test_names_that_are_no_text() -> None:
     (one,) = decode(
         record(
-            packet(CLIENT, SERVER), device(1, b"e\xff", 1), step(1, IP_RCV), detail(1, 1, 0, 1, b"caf\xc3\xa9\0rest")
+            packet(CLIENT, SERVER),
+            device(1, b"e\xff\x1b\n", 1),
+            step(1, IP_RCV),
+            detail(1, 1, 0, 1, b"caf\xc3\xa9\x9b\0rest"),
         )
     ).events
     assert one.detail is not None and one.device is not None
-    assert (one.detail.comm, one.device.name) == ("café", "e\\xff")
+    assert (one.detail.comm, one.device.name) == ("café\\x9b", "e\\xff\\x1b\\n")
 
 
 @pytest.mark.parametrize("depth", [0, 1, 4, 5, 9, 64])

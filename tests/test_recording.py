@@ -29,7 +29,7 @@ def read_until_trouble(path: Path) -> tuple[list[Chunk], str]:
     return found, str(trouble.value)
 
 
-CHUNKS: list[Chunk] = [{"n": number, "text": "é\udc80" * number} for number in range(5)]
+CHUNKS: list[Chunk] = [{"n": number, "text": "é€" * number} for number in range(5)]
 
 
 @pytest.fixture
@@ -45,6 +45,21 @@ def path(tmp_path: Path) -> Path:
 
 def test_what_was_written_is_read(path: Path) -> None:
     assert read(path) == CHUNKS
+
+
+@pytest.mark.parametrize(
+    ("nasty", "shown"),
+    [
+        ("a\n\x1b[2J\x9b", "a\\n\\x1b[2J\\x9b"), ("\udc80", "\\udc80"), ("right\u202eleft", "right\\u202eleft"),
+        ("back\\slash\u200b", "back\\slash\\u200b"), ("Cönt €\"", "Cönt €\""),
+    ],
+)  # fmt: skip
+def test_nothing_in_it_can_move_the_cursor(tmp_path: Path, nasty: str, shown: str) -> None:
+    path = tmp_path / "x.ntr"
+    with Writer(str(path)) as writer:
+        writer.begin()
+        writer.write({"a": [1, {nasty: [nasty, 2]}]})
+    assert read(path) == [{"a": [1, {shown: [shown, 2]}]}]
 
 
 def test_it_is_for_nobody_else_to_read(path: Path) -> None:

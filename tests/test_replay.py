@@ -102,7 +102,7 @@ TRANSLATED = packet(IP, TCP, tcp(2), source="10.0.0.1", target="192.168.0.2")
 
 
 def detail(socket: int = 7, cpu: int = 1) -> Detail:
-    return Detail(cpu, 12, 12, "curl\n", 0x10, 98, socket)
+    return Detail(cpu, 12, 12, "curl\\n", 0x10, 98, socket)
 
 
 def steps(start: int, skb: int, *rows: tuple[str, Any, Optional[Device], dict[str, Any]]) -> tuple[Event, ...]:
