@@ -20,9 +20,10 @@ HOST_COMMANDS = qemu-system-x86_64 mmdebstrap mke2fs chromium tcpdump tshark
 
 .DEFAULT_GOAL := help
 PYTEST ?=
+FUZZ ?= 600
 BENCH ?=
 EVENTS ?= 1000000
-.PHONY: help setup demo test lint check test-unit test-vm bench bench-native vm images made man install uninstall deb rpm clean
+.PHONY: help setup demo test lint check test-unit fuzz test-vm bench bench-native vm images made man install uninstall deb rpm clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -69,6 +70,9 @@ check: lint
 
 test-unit: $(VENV)/ready ## unit tests: no root, no bcc, no kernel
 	$(VENV)/bin/python -m pytest $(PYTEST)
+
+fuzz: $(VENV)/ready ## bad input of all kinds, for FUZZ=600 seconds: only our own errors may come out
+	FUZZ=$(FUZZ) $(VENV)/bin/python -m pytest -q tests/test_fuzz.py
 
 test-vm: setup $(VENV)/ready ## end-to-end tests inside the kernels (all, or KERNELS="6.1 6.12")
 	@PYTHON=$(VENV)/bin/python package/deb.sh

@@ -12,12 +12,35 @@ from operator import add, sub
 from typing import Any, Callable, Optional, TypeVar, Union
 
 from .errors import StreamError
-from .event import HAS_L4, Detail, Device, Drop, Event, Frame, Packet, Record, Return, Socket
+from .event import (
+    HAS_L4,
+    PACKET_ITEM,
+    TUNNELS,
+    Detail,
+    Device,
+    Drop,
+    Event,
+    Frame,
+    Packet,
+    Record,
+    Return,
+    Socket,
+)
 
 _REMEMBERED_MAX = 1024  # of a kind
 Column = Union[int, list[int]]  # a number: all rows have it
 Thing = TypeVar("Thing", Packet, Device, Detail, Frame)
 
+# More than a recorder puts into a chunk, and than a message from the kernel has room for: a column may be one number,
+# and a few bytes tell of any number of rows.
+_ROWS_MAX = 1 << 16
+_EVENTS_MAX = 512
+_NUMBER_MAX = 1 << 65  # differences of what has 64 bits
+_TIME_MAX = 1 << 64
+
+_IPV4_FAMILY = (0x0800, 0x0806, 0x8035)
+_MOST_OF = {name: (1 << 8 * PACKET_ITEM.place(name)[1]) - 1 for name in Packet._fields if name != "inner"}
+_MOST_OF["tunnel"] = len(TUNNELS) - 1
 _BYTES = ("saddr", "daddr", "l4")  # of a packet, as hexadecimal digits
 _TEXTS = ("name", "comm")
 # What rows are made of; a recording tells what its own are made of, as a later version may know more.
@@ -134,7 +157,7 @@ class Decoder:
         """The records of a chunk; StreamError where they make no sense."""
         try:
             return self._records(chunk)
-        except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError) as error:
             raise StreamError(f"the records make no sense ({type(error).__name__}: {error})") from error
 
     def _records(self, chunk: Mapping[str, Any]) -> list[Record]:
@@ -147,6 +170,8 @@ class Decoder:
         parent_ids = [own - far if far else 0 for own, far in zip(record_ids, parents)] if any(parents) else repeat(0)
         skbs = list(accumulate(_rows(chunk, "skb", count)))
         lengths = _rows(chunk, "events", count)
+        if not 0 <= min(lengths) <= max(lengths) <= _EVENTS_MAX:
+            raise ValueError("the events of a record")
         events = self._events(chunk.get("event", {}), skbs, lengths)
         returned: Iterable[tuple[tuple[int, Return], ...]] = repeat(())
         if "returned" in chunk:
@@ -183,7 +208,7 @@ class Decoder:
             whole = [None, *(self._frame(row) for row in chunk["frames"])]
             frames = map(whole.__getitem__, _rows(chunk, "frame", count))
         rows = zip(
-            accumulate(_rows(chunk, "time", count)),
+            _times(_rows(chunk, "time", count)),
             map(self._traces.__getitem__, _rows(chunk, "trace", count)),
             chain.from_iterable(map(repeat, skbs, lengths)),
             map(packets.__getitem__, places),
@@ -207,7 +232,7 @@ class Decoder:
 
     def _returned(self, chunk: Mapping[str, Any], count: int) -> list[tuple[tuple[int, Return], ...]]:
         told: list[tuple[tuple[int, Return], ...]] = [()] * count
-        times = accumulate(chunk["time"])
+        times = _times(chunk["time"])
         for at, number, time_ns, value in zip(chunk["record"], chunk["number"], times, chunk["value"]):
             told[at] += ((operator.index(number), Return(time_ns, operator.index(value))),)
         return told
@@ -215,7 +240,7 @@ class Decoder:
 
 def _count(chunk: Mapping[str, Any]) -> int:
     count = chunk.get("count", 0)
-    if not isinstance(count, int) or not 0 <= count <= 1 << 24:
+    if not isinstance(count, int) or not 0 <= count <= _ROWS_MAX:
         raise ValueError(f"{count} rows")
     return count
 
@@ -225,6 +250,8 @@ def _rows(chunk: Mapping[str, Any], name: str, count: int) -> list[int]:
     rows = column if isinstance(column, list) else [column] * count
     # A sum is an integer only if they all are.
     if len(rows) != count or not isinstance(sum(rows), int):
+        raise ValueError(f"the column {name}")
+    if rows and not -_NUMBER_MAX < min(rows) <= max(rows) < _NUMBER_MAX:
         raise ValueError(f"the column {name}")
     return rows
 
@@ -250,6 +277,13 @@ def _facts(row: Sequence[Any]) -> tuple[tuple[str, Union[int, str]], ...]:
     if not {int, str}.issuperset(map(type, facts.values())):
         raise ValueError("a fact")
     return tuple(facts.items())
+
+
+def _times(differences: Sequence[int]) -> Sequence[int]:
+    times = list(accumulate(differences))
+    if times and not 0 <= min(times) <= max(times) < _TIME_MAX:
+        raise ValueError("a time")
+    return times
 
 
 def _maker(kind: Any, names: Sequence[str]) -> Callable[[Sequence[Any]], Any]:
@@ -278,10 +312,9 @@ def _checked(thing: Any) -> Any:
 
 def _packet_maker(names: Sequence[str]) -> Callable[[Sequence[Any]], Packet]:
     is_mine = tuple(names) == Packet._fields
-    least = len(Packet._fields) - len(Packet._field_defaults)
     saddr_at, daddr_at, l4_at, inner_at = (Packet._fields.index(name) for name in (*_BYTES, "inner"))
 
-    def make(row: Sequence[Any]) -> Packet:
+    def make(row: Sequence[Any], is_inner: bool = False) -> Packet:
         if not is_mine:
             told = dict(zip(names, row))
             row = [told.get(name, "" if name in _BYTES else 0) for name in Packet._fields[:inner_at]]
@@ -289,14 +322,17 @@ def _packet_maker(names: Sequence[str]) -> Callable[[Sequence[Any]], Packet]:
         values = list(row)
         for at in (saddr_at, daddr_at, l4_at):
             values[at] = bytes.fromhex(values[at])
-        if len(values) > inner_at and values[inner_at] is not None:
-            values[inner_at] = make(values[inner_at])
-        numbers = [*values[:saddr_at], *values[least:inner_at]]
-        if set(map(type, numbers)) != {int} or not _is_readable(values[saddr_at], values[daddr_at], values[l4_at]):
-            raise ValueError("a packet's headers")
+        inner = values[inner_at] if len(values) > inner_at else None
+        if inner is not None:
+            if is_inner:
+                raise ValueError("a packet in a packet in a packet")
+            values[inner_at] = make(inner, is_inner=True)
+        for name, value in zip(Packet._fields[:inner_at], values):
+            if name not in _BYTES and not (type(value) is int and 0 <= value <= _MOST_OF[name]):
+                raise ValueError(f"{name} of a packet")
         packet = Packet(*values)
-        if packet.flags & HAS_L4 and not packet.l4:
-            raise ValueError("a packet without the header that it should have")
+        if not _is_readable(packet):
+            raise ValueError("a packet's headers")
         return packet
 
     return make
@@ -314,5 +350,7 @@ def _frame_maker(names: Sequence[str]) -> Callable[[Sequence[Any]], Frame]:
     return make
 
 
-def _is_readable(saddr: bytes, daddr: bytes, l4: bytes) -> bool:
-    return len(saddr) in (0, 4, 16) and len(daddr) in (0, 4, 16) and len(l4) in (0, 16)
+def _is_readable(packet: Packet) -> bool:
+    size = 4 if packet.l3_protocol in _IPV4_FAMILY else 16
+    has_l4 = bool(packet.flags & HAS_L4)
+    return len(packet.saddr) == len(packet.daddr) == size and len(packet.l4) in ((16,) if has_l4 else (0, 16))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Callable, NamedTuple, Optional
 
 from . import filters, matching, yamlfile
+from . import netns as namespaces
 from .counts import counted
 from .errors import ConfigurationError, UsageError
 from .event import Context, Event
@@ -189,12 +190,10 @@ class _Run:
         inner = "inner" in fields and fields["inner"].boolean()
         words = {name: _word(field) for name, field in fields.items() if name != "inner"}
         netns = words.pop("netns", None)
-        named = None if netns is None or netns.isdigit() else netns
+        inode = None if netns is None else namespaces.inode(netns)
         try:
-            packet_filter = filters.parse(
-                **words, netns=None if netns is None or named is not None else int(netns), inner=inner
-            )
-            matches = matching.matcher(packet_filter, self.header, self.host, named)
+            packet_filter = filters.parse(**words, netns=inode, inner=inner)
+            matches = matching.matcher(packet_filter, self.header, self.host, netns if inode is None else None)
         except UsageError as error:
             raise item.error(str(error)) from error
         return matches or (lambda context: context)

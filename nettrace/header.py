@@ -75,8 +75,10 @@ class Header:
                 **{name: str(plain[name]) for name in ("mode", "unit", "kernel", "version", "machine")},
                 **{name: bool(plain[name]) for name in ("detail", "join_clones")},
             }
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
             raise StreamError(f"its header makes no sense ({type(error).__name__}: {error})") from error
+        if abs(values["clock_offset_ns"]) >= 1 << 63 or abs(values["utc_offset_s"]) > 86_400:
+            raise StreamError("its header makes no sense (a clock)")
         if not 0 <= values["snaplen"] < 1 << 32:
             raise StreamError(f"its header makes no sense (packets of {values['snaplen']} bytes)")
         if values["mode"] not in MODES:

@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from typing import Optional
 
 from .errors import UsageError
 from .suggest import did_you_mean
@@ -56,8 +57,8 @@ def resolve(word: str, root: Path = Path("/")) -> int:
 
     The word is an inode number, a name, the number of a process, or a path.
     """
-    if word.isascii() and word.isdigit() and len(word) <= len(str(_INODE_MAX)):
-        number = int(word)
+    number = inode(word)
+    if number is not None:
         if _INODE_MIN <= number <= _INODE_MAX:
             return number
         return _inode(root / f"proc/{number}/ns/net", root, f"there is no process {number}")
@@ -67,6 +68,11 @@ def resolve(word: str, root: Path = Path("/")) -> int:
         raise UsageError(f"--netns: '{word}' is no inode, name, process or path of a network namespace")
     hint = did_you_mean(word, names(root).values())
     return _inode(root / _NAMED / word, root, f"/{_NAMED} has no '{word}'{hint}")
+
+
+def inode(word: str) -> Optional[int]:
+    """The number that a word is, of a namespace or a process; None: it is a name."""
+    return int(word) if re.fullmatch(f"[0-9]{{1,{len(str(_INODE_MAX))}}}", word) else None
 
 
 def _inode(path: Path, root: Path, missing: str) -> int:

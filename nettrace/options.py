@@ -312,17 +312,23 @@ def _columns(words: Optional[str]) -> tuple[str, ...]:
 def _positive(option: str, text: Optional[str]) -> Optional[int]:
     if text is None:
         return None
-    if not text.isascii() or not text.isdigit() or int(text) == 0:
+    number = _number(text)
+    if not number:
         raise UsageError(f"{option} needs a whole number above 0, not '{text}'")
-    return int(text)
+    return number
 
 
 def _bytes(option: str, text: Optional[str], most: int) -> int:
     if text is None:
         return 0
-    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= most:
+    number = _number(text)
+    if not number or number > most:
         raise UsageError(f"{option} needs a number of bytes from 1 to {most}, not '{text}'")
-    return int(text)
+    return number
+
+
+def _number(text: str) -> Optional[int]:
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
 
 
 def _seconds(option: str, text: str) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Optional
 
-from . import comparison, matching, options, selection, view
+from . import comparison, matching, netns, options, selection, view
 from .counts import counted
 from .errors import StreamError, UsageError
 from .filters import PacketFilter
@@ -93,8 +93,9 @@ def _matcher(
 ) -> tuple[PacketFilter, Optional[Matches]]:
     """The conditions on packets, and what says which packets of a recording fit, of these traces."""
     header = recording.header
-    named = None if asked.netns is None or asked.netns.isdigit() else asked.netns
-    wanted = header.own_netns if asked.netns_current else None if named or not asked.netns else int(asked.netns)
+    inode = None if asked.netns is None else netns.inode(asked.netns)
+    named = asked.netns if inode is None else None
+    wanted = header.own_netns if asked.netns_current else inode
     packet_filter = options.packet_filter(asked, wanted)
     return packet_filter, matching.matcher(packet_filter, header, recording.host, named, traces)
 

@@ -24,7 +24,8 @@ _BEGIN = struct.Struct("<13sBH")  # magic, unused, format
 _LENGTH = struct.Struct("<I")
 _CHUNK = struct.Struct("<II")  # length, CRC-32 of the length and of what follows
 _CHUNK_MAX = 1 << 26
-_JSON_MAX = 1 << 28
+_JSON_MAX = 1 << 26
+_VALUES_MAX = 1 << 21  # in a chunk: some bytes of a file may become many values
 _ROOM = "make room, or record less with -C and -W"  # what to do where there is none
 _LEVEL = 3  # of zlib: more takes longer and saves little
 
@@ -166,6 +167,8 @@ def _chunk(data: bytes, path: str, at: int) -> Chunk:
 
 def _parsed(text: str) -> Any:
     """What is in it, for a terminal: whoever made the recording may have put anything there."""
+    if sum(map(text.count, ",[{")) > _VALUES_MAX:
+        raise ValueError("too much in a chunk")
     chunk = json.loads(text)
     # JSON writes what must not be printed as an escape, or as it is: as a rule it has neither.
     return chunk if "\\" not in text and text.isprintable() else all_printable(chunk)

@@ -21,7 +21,7 @@ from .rules import Rules
 from .sinks import Display, Lookups, Summary, Text
 from .tables import KINDS, Table
 
-_MALFORMED = (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError)
+_MALFORMED = (ArithmeticError, AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError)
 
 
 class Taker(Protocol):
@@ -233,7 +233,7 @@ class Recording:
             self._take_table(value, taker)
             return
         take = {"expire": taker.expire, "close": taker.close, "gap": taker.gap, "clock": taker.clock}.get(kind)
-        if not isinstance(value, int):
+        if not isinstance(value, int) or abs(value) >= 1 << 63:
             raise StreamError(f"'{kind}' is followed by no number")
         if take is not None:  # else a later version knows what that is
             take(value)
@@ -256,7 +256,10 @@ class Recording:
         known = {field.name for field in fields(Summary)}
         try:
             plain = {name: value for name, value in chunk["end"].items() if name in known}
-            self.summary = Summary(**{**plain, "lost_messages": tuple(map(int, plain["lost_messages"]))})
+            lost = tuple(map(int, plain.pop("lost_messages")))
+            if any(not isinstance(value, int) for name, value in plain.items() if name not in ("unit", "events")):
+                raise ValueError("a count")
+            self.summary = Summary(**{**plain, "lost_messages": lost})
         except _MALFORMED as error:
             raise StreamError("its summary makes no sense") from error
 

@@ -342,6 +342,9 @@ class _Names:
 
 def _split(option: str, names: str) -> list[str]:
     words = [word.strip() for word in names.split(",") if word.strip()]
+    for word in words:
+        if not word.isascii():
+            raise UsageError(f"{option}: '{word}' is no name of a trace or function, which are of letters and digits")
     if not words:
         raise UsageError(f"{option} needs the name of a trace or group; '-t ?' lists them")
     return words

@@ -10,6 +10,9 @@ from .pathtree import DropText, tree_lines
 from .pathtree import PathNode as PathNode
 from .sockets import peers_text, rtt_text
 
+_PEER_BYTES = 16
+_SECONDS_MAX = 1e10  # centuries
+
 
 class FunctionStats(NamedTuple):
     """How often each trace was hit."""
@@ -28,7 +31,7 @@ class FunctionStats(NamedTuple):
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> "FunctionStats":
         """From what plain() made."""
-        return cls({str(name): int(count) for name, count in plain["hits"].items()})
+        return cls({str(name): _number(count) for name, count in plain["hits"].items()})
 
 
 class LatencySummary(NamedTuple):
@@ -53,8 +56,13 @@ class LatencySummary(NamedTuple):
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> "LatencySummary":
         """From what plain() made."""
-        edges = [Edge(*(edge[name] for name in Edge._fields)) for edge in plain["edges"]]
-        return cls(_histogram(plain["latencies"]), edges, int(plain["one_point"]), int(plain["short"]))
+        edges = [
+            Edge(str(edge["origin"]), str(edge["target"]), *(_number(edge[name]) for name in Edge._fields[2:]))
+            for edge in plain["edges"]
+        ]
+        if any(edge.steps < 1 for edge in edges):
+            raise ValueError("a step that nothing took")
+        return cls(_histogram(plain["latencies"]), edges, _number(plain["one_point"]), _number(plain["short"]))
 
 
 class Peer(NamedTuple):
@@ -98,11 +106,13 @@ class RoundTrips(NamedTuple):
         peers: Optional[list[Peer]] = None
         if plain["peers"] is not None:
             peers = [
-                Peer(bytes.fromhex(peer["address"]), int(peer["l3_protocol"]), _histogram(peer["times"]))
+                Peer(bytes.fromhex(peer["address"]), _number(peer["l3_protocol"]), _histogram(peer["times"]))
                 for peer in plain["peers"]
             ]
+            if any(len(peer.address) != _PEER_BYTES for peer in peers):
+                raise ValueError("an address")
         sample, smoothed, least = (_histogram(plain[name]) for name in ("sample", "smoothed", "least"))
-        return cls(sample, smoothed, least, peers, int(plain["crowded_out"]))
+        return cls(sample, smoothed, least, peers, _number(plain["crowded_out"]))
 
 
 class DropCounts(NamedTuple):
@@ -122,8 +132,14 @@ class DropCounts(NamedTuple):
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> "DropCounts":
         """From what plain() made."""
-        drops = {(row["reason"], int(row["location"])): int(row["count"]) for row in plain["drops"]}
-        return cls(drops, float(plain["seconds"]), bool(plain["last"]))
+        drops = {
+            (None if row["reason"] is None else _number(row["reason"]), _number(row["location"])): _number(row["count"])
+            for row in plain["drops"]
+        }
+        seconds = float(plain["seconds"])
+        if not 0 < seconds < _SECONDS_MAX:
+            raise ValueError("a time")
+        return cls(drops, seconds, bool(plain["last"]))
 
 
 class Paths(NamedTuple):
@@ -160,9 +176,11 @@ class Paths(NamedTuple):
         for parent, trace, drop, count, ended, times in plain["nodes"]:
             if not -1 <= parent < len(nodes):
                 raise ValueError("a step comes before the one that it follows")
-            where = None if drop is None else (None if drop[0] is None else int(drop[0]), int(drop[1]))
-            nodes.append(PathNode(int(parent), str(trace), where, int(count), int(ended), _histogram(times)))
-        return cls(nodes, *(int(plain[name]) for name in cls._fields[1:]))
+            where = None if drop is None else (None if drop[0] is None else _number(drop[0]), _number(drop[1]))
+            nodes.append(
+                PathNode(_number(parent), str(trace), where, _number(count), _number(ended), _histogram(times))
+            )
+        return cls(nodes, *(_number(plain[name]) for name in cls._fields[1:]))
 
 
 Table = Union[FunctionStats, LatencySummary, RoundTrips, DropCounts, Paths]
@@ -185,5 +203,13 @@ def _buckets(histogram: Histogram) -> dict[str, int]:
 def _histogram(buckets: Mapping[str, int]) -> Histogram:
     counts = [0] * BUCKETS
     for number, count in buckets.items():
-        counts[int(number)] = int(count)
+        counts[int(number)] = _number(count)
     return Histogram(tuple(counts))
+
+
+def _number(value: Any) -> int:
+    """What a recording says, if it can be counted."""
+    number = int(value)
+    if abs(number) >= 1 << 64:
+        raise ValueError("a number")
+    return number

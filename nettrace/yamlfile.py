@@ -1,6 +1,7 @@
 """YAML read strictly: every value knows its line, and a wrong file is an error that says where.
 
-Duplicate keys, merge keys, recursive aliases and tags other than YAML's plain ones are refused.
+Duplicate keys, merge keys, recursive aliases and tags other than YAML's plain ones are refused, and so is what would
+take much time or memory.
 """
 
 from collections.abc import Collection
@@ -13,6 +14,13 @@ from .suggest import did_you_mean
 
 if TYPE_CHECKING:
     import yaml
+
+# Several times those of the largest file that is shipped.
+_BYTES_MAX = 1 << 20
+_ITEMS_MAX = 50_000
+# libyaml calls itself for each level, and does not look whether there is room on the stack.
+_OPENING = b"[{?-:"
+_OPENING_MAX = 20_000
 
 _TYPE_NAMES = {dict: "a mapping", list: "a list", str: "text", bool: "true or false", int: "a whole number"}
 
@@ -94,14 +102,7 @@ def load(path: Union[str, Path]) -> Item:
     # Imported here, so that the command line can say what to install.
     import yaml
 
-    try:
-        # YAML is UTF-8; what the locale says is not asked.
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(f"cannot be read: {error.strerror}", file=path) from error
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise ConfigurationError("is not UTF-8 text", file=path, line=line) from error
+    text = _text(path)
     try:
         # libyaml's parser is ten times as fast, where PyYAML was built with it.
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
@@ -109,6 +110,8 @@ def load(path: Union[str, Path]) -> Item:
         if root is None:
             raise ConfigurationError("the file is empty", file=path, line=1)
         return _Converter(loader, str(path)).item(root, root.start_mark.line + 1, ())
+    except RecursionError as error:
+        raise ConfigurationError("too many levels of values inside of others", file=path) from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         message = error.problem or error.context or "is not YAML"
@@ -120,16 +123,35 @@ def load(path: Union[str, Path]) -> Item:
         raise ConfigurationError("a character that YAML forbids", file=path, line=line) from error
 
 
+def _text(path: Union[str, Path]) -> str:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_BYTES_MAX + 1)
+    except OSError as error:
+        raise ConfigurationError(f"cannot be read: {error.strerror}", file=path) from error
+    if len(data) > _BYTES_MAX or sum(map(data.count, _OPENING)) > _OPENING_MAX:
+        raise ConfigurationError("the file is too large", file=path)
+    try:
+        return data.decode("utf-8")  # YAML is; what the locale says is not asked
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ConfigurationError("is not UTF-8 text", file=path, line=line) from error
+
+
 class _Converter:
     """Turns PyYAML's nodes, which know their lines, into items."""
 
     def __init__(self, loader: "yaml.SafeLoader", file: str) -> None:
         self.loader = loader
         self.file = file
+        self.items = 0
 
     def item(self, node: "yaml.Node", line: int, parents: tuple["yaml.Node", ...]) -> Item:
         if any(node is parent for parent in parents):
             raise ConfigurationError("an alias that contains itself", file=self.file, line=line)
+        self.items += 1
+        if self.items > _ITEMS_MAX:
+            raise ConfigurationError(f"more than {_ITEMS_MAX} values, with those of aliases", file=self.file, line=line)
         return Item(self._value(node, line, (*parents, node)), self.file, line)
 
     def _value(self, node: "yaml.Node", line: int, parents: tuple["yaml.Node", ...]) -> object:
@@ -143,7 +165,8 @@ class _Converter:
             raise ConfigurationError(f"tag '{node.tag}' is not allowed here", file=self.file, line=line)
         try:
             return self.loader.construct_object(node)
-        except ValueError as error:  # what looks like a date or a number but is none
+        # What looks like a date or a number but is none; PyYAML 5.3 also makes dates before the first.
+        except (OverflowError, ValueError) as error:
             raise ConfigurationError(str(error), file=self.file, line=line) from error
 
     def _mapping(self, node: "yaml.Node", parents: tuple["yaml.Node", ...]) -> dict[str, "Item"]:

@@ -13,11 +13,18 @@ from nettrace.event import Detail, Device, Drop, Event, Frame, Packet, Record, R
 TRACES = ["ip_rcv", "kfree_skb", "tcp_v4_rcv"]
 U8, U16, U32, U64 = (st.integers(0, (1 << bits) - 1) for bits in (8, 16, 32, 64))
 
-ADDRESSES = st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16))
+
+def possible(packet: Packet) -> Packet:
+    """With addresses of the size that its protocol has."""
+    size = 4 if packet.l3_protocol in (0x0800, 0x0806, 0x8035) else 16
+    return packet._replace(saddr=packet.saddr[:size], daddr=packet.daddr[:size])
+
+
+BYTES = st.binary(min_size=16, max_size=16)
 BARE = st.builds(
-    Packet, U32, U16, U16, U8, U8, U16, U16, ADDRESSES, ADDRESSES, st.binary(min_size=16, max_size=16), U16, U16, U16,
-    U8, U32, st.none(),
-)  # fmt: skip
+    Packet, U32, U16, st.sampled_from([0x0800, 0x0806, 0x86DD]) | U16, U8, U8, U16, U16, BYTES, BYTES, BYTES, U16, U16,
+    U16, st.integers(0, 5), U32, st.none(),
+).map(possible)  # fmt: skip
 PACKETS = st.builds(lambda outer, inner: outer._replace(inner=inner), BARE, st.none() | BARE)
 DEVICES = st.builds(Device, U32, st.text(max_size=4), U32)
 DETAILS = st.builds(Detail, U16, U32, U32, st.text(max_size=4), U32, U32, U64)
@@ -118,3 +125,40 @@ def test_events_that_make_no_sense_are_refused(spoil: "dict[str, object]") -> No
     chunk["event"].update(spoil)  # type: ignore[attr-defined]
     with pytest.raises(StreamError, match="make no sense"):
         columns.Decoder(TRACES, columns.SHAPES).records(chunk)
+
+
+def test_few_bytes_are_no_reason_to_take_much_memory() -> None:
+    """A column may be one number: it is for the reader to say for how many rows."""
+    decoder = columns.Decoder(TRACES, columns.SHAPES)
+    many = {"record": 1, "freed": 1, "single": 0, "count": 1 << 24}
+    step = {"count": 1 << 20, "time": 1, "packet": 1, "packets": [columns._row(PACKET)]}
+    for chunk in (many, {"record": 1, "count": 1, "events": 1 << 20, "event": step}):
+        with pytest.raises(StreamError, match="make no sense"):
+            decoder.records(chunk)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"saddr": "0a0000"}, {"daddr": ""}, {"l3_protocol": 0x86DD}, {"l4": "00"}, {"flags": 1, "l4": ""},
+        {"length": 1 << 32}, {"vlan_tci": -1}, {"tunnel": 6}, {"gso_size": 1.5}, {"inner": columns._row(PACKET)[:3]},
+        {"inner": [*columns._row(PACKET), *[0] * 5, columns._row(PACKET)]},
+    ],
+)  # fmt: skip
+def test_headers_that_cannot_be(changed: "dict[str, object]") -> None:
+    row = [*columns._row(PACKET)[: Packet._fields.index("l4")], "00" * 16, 0, 0, 0, 0, 0, None]
+    step = {"count": 1, "time": 1, "packet": 1, "packets": [row]}
+    chunk = {"record": 1, "count": 1, "events": 1, "event": step}
+    decoder = columns.Decoder(TRACES, columns.SHAPES)
+    assert len(decoder.records(chunk)) == 1
+    for name, value in changed.items():
+        row[Packet._fields.index(name)] = value
+    with pytest.raises(StreamError, match="make no sense"):
+        decoder.records(chunk)
+
+
+@pytest.mark.parametrize("time_ns", [-1, 1 << 64, 10**400])
+def test_times_that_no_clock_has(time_ns: int) -> None:
+    step = {"count": 1, "time": time_ns, "packet": 1, "packets": [columns._row(PACKET)]}
+    with pytest.raises(StreamError, match="make no sense"):
+        columns.Decoder(TRACES, columns.SHAPES).records({"record": 1, "count": 1, "events": 1, "event": step})

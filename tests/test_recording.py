@@ -215,3 +215,14 @@ def test_a_name_that_is_taken_ends_the_recording_in_order(tmp_path: Path) -> Non
         writer.rotate()
     assert "x.1 is there already" in str(writer.error)
     assert (tmp_path / "x.1").read_text() == "mine"
+
+
+def test_few_bytes_are_no_reason_to_take_much_memory(tmp_path: Path) -> None:
+    path = tmp_path / "x.ntr"
+    with Writer(str(path)) as writer:
+        writer.begin()
+        writer.write({"n": 1})
+        writer.write({"x": [[]] * 3_000_000})  # 200 MB
+    assert path.stat().st_size < 50_000
+    found, trouble = read_until_trouble(path)
+    assert found == [{"n": 1}] and "is damaged at byte" in trouble

@@ -79,3 +79,20 @@ def test_a_step_that_follows_a_later_one_makes_no_sense() -> None:
     plain = Paths([PathNode(0, "ip_rcv", None, 3, 0, histogram())], 3, 0).plain()
     with pytest.raises(ValueError, match="comes before"):
         Paths.of(plain)
+
+
+@pytest.mark.parametrize(
+    ("kind", "plain"),
+    [
+        ("latency-summary", {"edges": [{"origin": "a", "target": "b", "steps": 0, "total_ns": 1, "most_ns": 1}]}),
+        ("latency-summary", {"edges": [{"origin": "a", "target": "b", "steps": 1, "total_ns": "", "most_ns": 1}]}),
+        ("latency-summary", {"short": 10**400}), ("rtt", {"sample": {"1": 1 << 70}}),
+        ("rtt", {"peers": [{"address": "00", "l3_protocol": 0x800, "times": {}}]}), ("drop-stat", {"seconds": 0}),
+        ("drop-stat", {"drops": [{"reason": "x", "location": 1, "count": 1}]}),
+        ("drop-stat", {"seconds": float("nan")}),
+    ],
+)  # fmt: skip
+def test_a_table_that_makes_no_sense_is_none(kind: str, plain: "dict[str, object]") -> None:
+    table = next(each for each in TABLES if kind_of(each) == kind)
+    with pytest.raises(ValueError):
+        KINDS[kind].of({**table.plain(), **plain})

@@ -206,6 +206,35 @@ def test_not_utf8(tmp_path: Path) -> None:
         tree.load(path)
 
 
+ALIASES = "\n".join(
+    ["desc: a", "traces: {a: &a [1]}"]
+    + [f"x{name}: &{name} [{', '.join([f'*{before}'] * 9)}]" for before, name in zip("abcdefgh", "bcdefghi")]
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        # A few hundred bytes with 43 million values.
+        (ALIASES, r":\d+: more than 50000 values, with those of aliases$"),
+        ("[" * 2000 + "]" * 2000, ": too many levels of values inside of others$"),
+        ("- " * 2000 + "x", ": too many levels of values inside of others$"),
+        # With so many, libyaml has no stack left, and the process ends.
+        ("[" * 100_000 + "]" * 100_000, ": the file is too large$"), ("? " * 100_000, ": the file is too large$"),
+        ("{a: " * 100_000, ": the file is too large$"), ("#" * (1 << 20) + "\n", ": the file is too large$"),
+    ],
+    ids=lambda text: text[:20],
+)  # fmt: skip
+def test_what_would_take_all_memory_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        load(tmp_path, text)
+
+
+def test_a_file_without_end_is_not_read_to_its_end() -> None:
+    with pytest.raises(ConfigurationError, match="the file is too large"):
+        tree.load("/dev/zero")
+
+
 def test_frozen(small: Tree) -> None:
     with pytest.raises(AttributeError):
         small.traces()[0].name = "other"  # type: ignore[misc]
