@@ -189,11 +189,11 @@ static __always_inline void hand_over_tracepoint(struct bpf_raw_tracepoint_args 
  * attached with a cookie: more flags in 16 bits, the index of the socket plus 1 in 4, the number of the facts
  * in 8. The kernel has to search for the cookie, so it is asked for last.
  */
-#define KPROBE_BY_COOKIE(name, skb_from, skb_arg, flags)                       \
+#define KPROBE_BY_COOKIE(name, skb_from, skb_arg, match)                       \
 	int name(struct pt_regs *ctx)                                          \
 	{                                                                      \
 		u64 (*attach_cookie)(void *) = (void *)174;                    \
-		struct hit *place = leave(ctx, (u64)skb_from(ARG_##skb_arg(ctx)), flags, KIND_STEP, PT_REGS_IP(ctx)); \
+		struct hit *place = leave(ctx, (u64)skb_from(ARG_##skb_arg(ctx)), match, KIND_STEP, PT_REGS_IP(ctx)); \
 		u64 cookie, sk = 0;                                            \
 									       \
 		if (place) {                                                   \

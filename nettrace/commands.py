@@ -61,6 +61,8 @@ def run(asked: argparse.Namespace) -> int:
     if asked.read is not None:
         from . import reading
 
+        if asked.anonymise:
+            return reading.copy(asked, _meanings(starts)[1])
         return reading.replay(asked, *_meanings(starts))
     if asked.explain is not None:
         from . import explain, reasons
@@ -110,7 +112,7 @@ def _run(
             run = Run(
                 session, what, start.traces_at, settings, shown.sink, count=asked.count,
                 join_clones=not asked.trace_noclone, min_latency_ns=packet_filter.min_latency_ns, table=setup.table,
-                recorder=shown.recorder,
+                recorder=shown.recorder, anonymiser=shown.anonymiser,
             )  # fmt: skip
             meanwhile = _meanwhile(asked, kernel, what)
             if way is None:

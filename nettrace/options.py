@@ -87,6 +87,9 @@ _WITH_DIFF = (
     "diff", "json", "verbose", "debug", "saddr", "daddr", "addr", "sport", "dport", "port", "proto", "tcp_flags",
     "pkt_len", "mark", "iface", "netns", "netns_current", "pid", "comm", "inner", "expression",
 )  # fmt: skip
+# A copy of a recording is of all of it.
+_WITH_COPY = ("read", "write", "anonymise", "anonymise_key", "verbose", "debug")
+_NOT_WITH_ANONYMISE = ("pcap", "pcap_at", "snaplen", "expect", "report")
 _NOT_WITH_ASSERT = (
     "basic", "func_stats", "drop", "latency", "latency_summary", "monitor", "metrics", "sock", "rtt", "rtt_by_peer",
     "rtt_detail", "paths", "report", "diag", "json", "pcap",
@@ -135,9 +138,16 @@ def parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
             raise UsageError(f"there is no option {word}{hint}")
     words += arguments[end + 1 :]
     options.expression = " ".join(words) if words else None
+    options.anonymise |= options.anonymise_key is not None
+    changed = [name for name, value in vars(options).items() if value != known.get_default(name)]
     if options.diff is not None:
-        changed = [name for name, value in vars(options).items() if value != known.get_default(name)]
         _refuse(options, [name for name in changed if name not in _WITH_DIFF], "--diff, which compares two recordings")
+    if options.read is not None and options.anonymise:
+        if options.write is None:
+            raise UsageError("-r and --anonymise make another recording: give -w FILE too, and read that one")
+        _refuse(
+            options, [name for name in changed if name not in _WITH_COPY], "-r and --anonymise, which copy all of it"
+        )
     options.count = _positive("-c", options.count)
     megabytes = _positive("-C", options.rotate_size)
     options.rotate_size = None if megabytes is None else megabytes * 1_000_000
@@ -221,7 +231,9 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _check_recording(options: argparse.Namespace) -> None:
-    if options.read is not None:
+    if options.anonymise:
+        _refuse(options, _NOT_WITH_ANONYMISE, "--anonymise, which tells nothing of what is in packets")
+    if options.read is not None and not options.anonymise:
         _refuse(options, _NOT_WITH_READ, "-r, which replays what was recorded")
     if options.report is not None:
         if options.read is None:
@@ -491,6 +503,14 @@ def _add_kept(group: argparse._ArgumentGroup) -> None:
     add(
         "--snaplen", metavar="BYTES",
         help=f"so much of each packet (default: {SNAPLEN}, at most {SNAPLEN_MAX}); with -w it is recorded",
+    )  # fmt: skip
+    add(
+        "--anonymise", action="store_true",
+        help="other addresses and names, in all that is shown and recorded; with -r and -w: a recording made so",
+    )  # fmt: skip
+    add(
+        "--anonymise-key", metavar="FILE",
+        help="--anonymise, and the same names for the same ones wherever this secret is used (16 bytes or more)",
     )  # fmt: skip
     add("--json", action="store_true", help="JSON, one object a line, with more than text has room for")
     add("--json-schema", action="store_true", help="print the JSON schema of these lines and exit")

@@ -75,6 +75,30 @@ def replay(asked: argparse.Namespace, traces: Tree, meanings: Rules) -> int:
     return int(sink.failed)
 
 
+def copy(asked: argparse.Namespace, meanings: Rules) -> int:
+    """-r, -w and --anonymise: the same recording with other addresses and names."""
+    from .anonymous import Anonymised, Stranger
+    from .recorder import Recorder
+
+    anonymiser = view.anonymiser_of(asked)
+    assert anonymiser is not None
+    with Recording(asked.read) as recording, view.recording_to(asked) as writer:
+        assert writer is not None
+        recorder = Recorder(writer, Stranger(recording.host, anonymiser))
+        header = anonymiser.header(recording.header)
+        # What the kernel calls things is told before the first packet, and must be known by then.
+        taker = Anonymised(recorder, anonymiser, lambda: recorder.begin(header, meanings))
+        try:
+            recording.feed(taker)
+        finally:
+            taker.flush()
+        if recording.summary is not None:
+            recorder.end(recording.summary)
+        if recording.next is not None:
+            log.warning("nettrace: %s goes on in %s, which is not there", asked.read, recording.next)
+    return 0
+
+
 def diff(asked: argparse.Namespace) -> int:
     """--diff: what differs between two recordings."""
     from .comparison_text import comparison_text

@@ -16,6 +16,7 @@ from .tables import Table as Counted
 from .templates import Templates
 
 if TYPE_CHECKING:
+    from .anonymous import Anonymised, Anonymiser
     from .bpf import Session
     from .plan import Plan
     from .recorder import Recorder
@@ -65,12 +66,14 @@ class Run:
     min_latency_ns: of packets that took less, nothing is shown.
     table: what the programs counted so far, to be shown every second in place of hits; it is given the session and
     what tells the trace of a step, by kind and place.
+    anonymiser: what is shown and recorded has other addresses and names.
     """
 
     def __init__(
         self, session: "Session", plan: "Plan", traces_at: Mapping[int, str], settings: Settings, sink: Text, *,
         count: Optional[int], join_clones: bool, min_latency_ns: Optional[int] = None,
         table: Optional[Table] = None, recorder: "Optional[Recorder]" = None,
+        anonymiser: "Optional[Anonymiser]" = None,
     ) -> None:  # fmt: skip
         self._unit = unit_of(settings)
         self._ended = False
@@ -84,13 +87,16 @@ class Run:
         )
         self._recorder = recorder
         # What is recorded is so before it is shown.
-        self._takers: Sequence[Union[Player, Recorder]] = (
-            [self._player] if recorder is None else [recorder, self._player]
-        )
+        takers: "Sequence[Union[Player, Recorder]]" = [self._player] if recorder is None else [recorder, self._player]
+        self._takers: "Sequence[Union[Player, Recorder, Anonymised]]" = takers
+        if anonymiser is not None:
+            from .anonymous import Anonymised
+
+            self._takers = [Anonymised(taker, anonymiser) for taker in takers]
         self._count = count
         self._unfinished = self._gaps = self._swept = self._hits = 0
         self._decoder = Decoder(traces_at, [trace.name for trace in plan.tracepoints], plan.facts)
-        shows_all = self._follow and recorder is None and table is None and not min_latency_ns
+        shows_all = self._follow and len(self._takers) == 1 and not (anonymiser or table or min_latency_ns)
         self._templates = Templates(self._decoder, sink) if shows_all and sink.is_plain else None
         # A ring buffer is in order by itself; perf buffers are one a CPU.
         self._order = None if settings.ringbuf else TimeOrder()

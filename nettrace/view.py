@@ -22,6 +22,7 @@ from .sinks import Display, Lookups, Summary
 from .starts import Start
 
 if TYPE_CHECKING:
+    from .anonymous import Anonymiser
     from .captures import Capture
     from .jsonlines import Findings
     from .recorder import Recorder
@@ -39,10 +40,16 @@ class View:
         self._meanings = setup.meanings
         mode = mode_of(asked)
         host: Host = live.Running(kernel, asked.evidence_time, start.returns)
+        self.anonymiser = anonymiser_of(asked)
+        command = asked.command
+        if self.anonymiser is not None:
+            from .anonymous import COMMAND, Stranger
+
+            host, command = Stranger(host, self.anonymiser), COMMAND
         self.header = Header(
             mode=mode,
             unit=unit_of(setup.settings),
-            command=asked.command,
+            command=command,
             kernel=kernel.release,
             clock_offset_ns=wall_offset_ns(),
             utc_offset_s=utc_offset_s(),
@@ -110,6 +117,15 @@ def display_of(asked: argparse.Namespace, header: Header) -> Display:
         wall_offset_ns=header.clock_offset_ns if asked.date else None,
         colour=sinks.wants_colour(sys.stdout, os.environ),
     )
+
+
+def anonymiser_of(asked: argparse.Namespace) -> "Optional[Anonymiser]":
+    """What gives other addresses and names, if that was asked for."""
+    if not asked.anonymise:
+        return None
+    from .anonymous import Anonymiser, key_of
+
+    return Anonymiser(key_of(asked.anonymise_key))
 
 
 class _Nowhere(io.StringIO):
