@@ -87,8 +87,8 @@ class Run:
         )
         self._recorder = recorder
         # What is recorded is so before it is shown.
-        takers: "Sequence[Union[Player, Recorder]]" = [self._player] if recorder is None else [recorder, self._player]
-        self._takers: "Sequence[Union[Player, Recorder, Anonymised]]" = takers
+        takers: Sequence[Union[Player, Recorder]] = [self._player] if recorder is None else [recorder, self._player]
+        self._takers: Sequence[Union[Player, Recorder, Anonymised]] = takers
         if anonymiser is not None:
             from .anonymous import Anonymised
 

@@ -2,23 +2,25 @@
 
 from __future__ import annotations  # pytest 6.0 of Debian 11 does not export all the types
 
+import io
 import json
 import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import Any, Callable, TextIO
+from typing import Any, Callable, Optional, TextIO
 
 import pytest
 
 from nettrace import run
+from nettrace.anonymous import Anonymiser
 from nettrace.diagnosis import Finding
 from nettrace.event import COUNTERS, Context
 from nettrace.jsonlines import JsonLines
 from nettrace.run import Run
 from nettrace.settings import Settings
-from nettrace.sinks import Display, Lookups
+from nettrace.sinks import Display, Lookups, Text
 
 from .test_decode import CLIENT, IP_RCV, SERVER, packet, record, step
 
@@ -58,9 +60,14 @@ def piped() -> Iterator[tuple[TextIO, Callable[[], list[str]]]]:
 
 
 def running(session: Any, out: TextIO, findings: Callable[[Context], Sequence[Finding]]) -> Run:
+    return run_of(session, JsonLines(out, Display(), Lookups(), findings))
+
+
+def run_of(session: Any, sink: Text, anonymiser: Optional[Anonymiser] = None) -> Run:
     what: Any = SimpleNamespace(tracepoints=[], facts=())
-    sink = JsonLines(out, Display(), Lookups(), findings)
-    return Run(session, what, {IP_RCV: "ip_rcv"}, Settings(), sink, count=None, join_clones=True)
+    return Run(
+        session, what, {IP_RCV: "ip_rcv"}, Settings(), sink, count=None, join_clones=True, anonymiser=anonymiser
+    )
 
 
 def test_a_reader_has_the_line_of_a_packet_before_the_next_one_is_sent() -> None:
@@ -88,3 +95,14 @@ def test_no_line_waits_for_the_evidence_of_all_packets_behind_it(monkeypatch: py
         running(Given([[message(number) for number in range(4)]]), out, take_long).step()
         seen.append(read())
     assert seen == [[], ["0"], ["1"], ["2"], ["3"]]
+
+
+def test_no_address_is_shown_where_others_are_asked_for() -> None:
+    """Nor of the usual packets, which have a way of their own to the terminal."""
+    for anonymiser in (None, Anonymiser(bytes(32))):
+        out = io.StringIO()
+        sink = Text(out, Display(), Lookups())
+        assert sink.is_plain
+        run_of(Given([[message(number) for number in range(4)]]), sink, anonymiser).step()
+        assert out.getvalue().count("10.0.0.2") == (4 if anonymiser is None else 0)
+        assert out.getvalue().count("ICMP: 10.") == 4
