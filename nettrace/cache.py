@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Optional
 
+from .kept import folder_of
+
 log = logging.getLogger("nettrace")
 
 # Of each kind; the oldest go.
@@ -107,7 +109,9 @@ class _Folder:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def __enter__(self) -> "_Folder":
-        self._fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with folder_of(str(self._path)) as above:
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._fd = os.open(self._path.name, flags, dir_fd=above)
         try:
             _check(self._path, os.fstat(self._fd), folder=True)
         except BaseException:

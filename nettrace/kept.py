@@ -56,7 +56,7 @@ class Kept:
 def created(path: str, option: str) -> FileIO:
     """A new file that nobody else may read; UsageError, which names the option, where there cannot be one."""
     try:
-        with _folder(path) as folder:
+        with folder_of(path) as folder:
             return FileIO(os.open(_name(path), _NEW, _MODE, dir_fd=folder), "w")
     except FileExistsError as error:
         raise UsageError(f"{option}: {path} is there already: remove it, or give another name") from error
@@ -73,7 +73,7 @@ class Replaced:
         self._mode = mode
         where = os.path.dirname(path) or "."
         try:
-            with _folder(path) as folder:
+            with folder_of(path) as folder:
                 writable = os.access(".", os.W_OK, dir_fd=folder)
                 kind = _kind(folder, _name(path))
         except OSError:
@@ -88,7 +88,7 @@ class Replaced:
         name = _name(self._path)
         new = f".{name}.{os.getpid()}"
         try:
-            with _folder(self._path) as folder:
+            with folder_of(self._path) as folder:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(new, dir_fd=folder)
                 try:
@@ -115,7 +115,7 @@ def _kind(folder: int, name: str) -> Optional[int]:
 
 
 @contextlib.contextmanager
-def _folder(path: str) -> Iterator[int]:
+def folder_of(path: str) -> Iterator[int]:
     """The folder that a path leads to, while it is open: what was checked on the way is what is used."""
     flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
     folder = os.open("/" if path.startswith("/") else ".", flags)

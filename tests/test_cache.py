@@ -198,3 +198,14 @@ def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache.folder() == Path("/elsewhere")
     monkeypatch.setenv("NETTRACE_PROGRAM_CACHE", "")
     assert cache.folder() is None
+
+
+def test_no_folder_is_reached_through_a_link_of_others(tmp_path: Path) -> None:
+    theirs, mine = tmp_path / "tmp", tmp_path / "mine"
+    theirs.mkdir()
+    theirs.chmod(0o1777)
+    mine.mkdir(mode=0o700)
+    (theirs / "link").symlink_to(mine)
+    kept = Cache(theirs / "link" / "nettrace")
+    kept.store(NAME, CONTENT)
+    assert kept.load(NAME) is None and not list(mine.rglob("*.programs"))

@@ -171,7 +171,7 @@ def test_yaml(tmp_path: Path, leaves: Tree) -> None:
             with contextlib.suppress(NettraceError):
                 load()
 
-    explore(documents(), check, 150)
+    explore(documents(), check, 60)
 
 
 # ---- the command line
@@ -206,7 +206,7 @@ def test_options() -> None:
             except SystemExit as error:  # -h, -V
                 assert not error.code
 
-    explore(command_lines(), check, 300)
+    explore(command_lines(), check, 100)
 
 
 def test_the_command_line(
@@ -352,7 +352,8 @@ def change(draw: st.DrawFn, place: Any, key: Any) -> None:
 
 SHOWN = [
     [], ["--diag-keep", "--detail", "--ret"], ["--json", "--diag-keep"], ["--date", "--latency-show"], ["--paths"],
-    ["--latency-summary"], ["--latency"], ["--pcap", "OUT"], ["--report", "OUT"], ["--assert", "FLOW"], ["-w", "OUT", "--anonymise"],
+    ["--latency-summary"], ["--latency"], ["--pcap", "OUT"], ["--report", "OUT"], ["--assert", "FLOW"],
+    ["-w", "OUT", "--anonymise"],
     ["-p", "icmp"], *([["icmp or vlan 5 or tcp"]] if HAS_LIBPCAP else []), ["--netns", "client"],
     ["-o", "id,cpu,if,netns,pid,group,mark,len", "--tiny-show"], ["--pid", "1", "--detail"],
 ]  # fmt: skip
