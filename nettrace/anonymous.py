@@ -106,6 +106,10 @@ class Anonymiser:
         self.packet: Callable[[Packet], Packet] = lru_cache(1 << 12)(self._packet)
         self.name: Callable[[str, str], str] = lru_cache(1 << 12)(self._name)
 
+    def before(self, taker: "Union[Player, Recorder]") -> "Anonymised":
+        """What is handed on to this one."""
+        return Anonymised(taker, self)
+
     def header(self, header: Header) -> Header:
         """What a run was."""
         return replace(header, command=COMMAND, snaplen=0)

@@ -90,9 +90,7 @@ class Run:
         takers: Sequence[Union[Player, Recorder]] = [self._player] if recorder is None else [recorder, self._player]
         self._takers: Sequence[Union[Player, Recorder, Anonymised]] = takers
         if anonymiser is not None:
-            from .anonymous import Anonymised
-
-            self._takers = [Anonymised(taker, anonymiser) for taker in takers]
+            self._takers = [anonymiser.before(taker) for taker in takers]
         self._count = count
         self._unfinished = self._gaps = self._swept = self._hits = 0
         self._decoder = Decoder(traces_at, [trace.name for trace in plan.tracepoints], plan.facts)

@@ -65,9 +65,7 @@ def running(session: Any, out: TextIO, findings: Callable[[Context], Sequence[Fi
 
 def run_of(session: Any, sink: Text, anonymiser: Optional[Anonymiser] = None) -> Run:
     what: Any = SimpleNamespace(tracepoints=[], facts=())
-    return Run(
-        session, what, {IP_RCV: "ip_rcv"}, Settings(), sink, count=None, join_clones=True, anonymiser=anonymiser
-    )
+    return Run(session, what, {IP_RCV: "ip_rcv"}, Settings(), sink, count=None, join_clones=True, anonymiser=anonymiser)
 
 
 def test_a_reader_has_the_line_of_a_packet_before_the_next_one_is_sent() -> None:
