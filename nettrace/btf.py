@@ -48,7 +48,7 @@ def libbpf() -> ctypes.CDLL:
         _declare(library)
         return library
     raise KernelError(
-        "libbpf is not installed: install the package libbpf1 or libbpf0 (apt), or libbpf (dnf); BCC needs it too"
+        "libbpf is not installed", "install the package libbpf1 or libbpf0 (apt), or libbpf (dnf); BCC needs it too"
     )
 
 
@@ -157,7 +157,7 @@ class Btf:
             data = Path(path).read_bytes()
         except FileNotFoundError:
             raise KernelError(
-                f"there is no BTF at {path}: nettrace needs a kernel built with CONFIG_DEBUG_INFO_BTF"
+                f"there is no BTF at {path}", "nettrace needs a kernel built with CONFIG_DEBUG_INFO_BTF"
             ) from None
         except OSError as error:
             raise KernelError(f"the BTF at {path} cannot be read: {error.strerror}") from None

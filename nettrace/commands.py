@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Optional, Protocol
 
 from . import cache, compiler, files, filters, netns, options, view
 from .cache import Cache
-from .errors import KernelError
 from .filters import PacketFilter
 from .kernel import Kernel
 from .printable import printable
@@ -28,9 +27,7 @@ if TYPE_CHECKING:
     from .bpf import Session
     from .exporters import Exporter
     from .plan import Plan, Skipped
-    from .rules import Rules
     from .source import Source
-    from .tree import Tree
 
 log = logging.getLogger("nettrace")
 
@@ -57,24 +54,26 @@ def run(asked: argparse.Namespace) -> int:
         from . import reading
 
         return reading.diff(asked)
+    if asked.check:
+        return _check(asked)
     starts = Starts(cache.folder())
     if asked.read is not None:
         from . import reading
 
         if asked.anonymise:
-            return reading.copy(asked, _meanings(starts)[1])
-        return reading.replay(asked, *_meanings(starts))
+            return reading.copy(asked, starts.meanings()[1])
+        return reading.replay(asked, *starts.meanings())
     if asked.explain is not None:
         from . import explain, reasons
 
-        sys.stdout.write(explain.text(asked.explain, *_meanings(starts), reasons.load(files.RULES)))
+        sys.stdout.write(explain.text(asked.explain, *starts.meanings(), reasons.load(files.RULES)))
         return 0
-    kernel = Kernel(btf=None if asked.btf_path is None else Path(asked.btf_path))
+    kernel = _kernel(asked)
     if asked.trace is not None and asked.trace.strip() == "?":
         from . import coverage, modes, treetext
         from .jsonlines import coverage_line
 
-        traces, _ = _meanings(starts)
+        traces, _ = starts.meanings()
         covered = coverage.of(traces, kernel, multi=modes.multi_of(asked.backend, kernel))
         sys.stdout.write(coverage_line(covered) if asked.json else treetext.tree_text(covered))
         return 0
@@ -86,6 +85,24 @@ def run(asked: argparse.Namespace) -> int:
         sys.stdout.write(_planned(asked, kernel, packet_filter, starts)[1].text)
         return 0
     return _run(asked, kernel, packet_filter, *begun(asked, kernel, packet_filter, starts))
+
+
+def _check(asked: argparse.Namespace) -> int:
+    """--check: whether nettrace works here, and how well."""
+    from . import checkup
+
+    found = checkup.of(_kernel(asked))
+    if asked.json:
+        from .jsonlines import checkup_line
+
+        sys.stdout.write(checkup_line(found))
+    else:
+        sys.stdout.write(checkup.text(found))
+    return int(not found.tracing)
+
+
+def _kernel(asked: argparse.Namespace) -> Kernel:
+    return Kernel(btf=None if asked.btf_path is None else Path(asked.btf_path))
 
 
 def _run(
@@ -148,7 +165,7 @@ def _planned(
 ) -> "tuple[Setup, Source]":
     from . import modes, source
 
-    setup = modes.choose(asked, *_meanings(starts), kernel, packet_filter)
+    setup = modes.choose(asked, *starts.meanings(), kernel, packet_filter)
     return setup, source.render(setup.what, kernel, setup.settings, packet_filter, files.BPF)
 
 
@@ -247,15 +264,6 @@ class _Signals:
             # The kernel detaches what the process leaves behind.
             os._exit(128 + number)
         self.stop = True
-
-
-def _meanings(starts: Starts) -> "tuple[Tree, Rules]":
-    try:
-        return starts.meanings()
-    except ImportError as error:
-        raise KernelError(
-            "PyYAML is missing: install it with 'apt install python3-yaml' or 'dnf install python3-pyyaml'"
-        ) from error
 
 
 def _report(skipped: Sequence["Skipped"], attached: int, began: float) -> None:

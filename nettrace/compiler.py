@@ -44,13 +44,13 @@ def identity() -> bytes:
 
     BCC itself is not loaded, as that takes longer than all else.
     """
-    package = _package()
-    version = package / "version.py"
+    folder = package()
+    version = folder / "version.py"
     try:
         told = version.read_bytes() + str(version.stat().st_mtime_ns).encode()
     except OSError:
         told = b""
-    return b"\0".join((str(package).encode(), told, *(word.encode() for word in os.uname())))
+    return b"\0".join((str(folder).encode(), told, *(word.encode() for word in os.uname())))
 
 
 def _tree(folder: Path) -> bytes:
@@ -138,7 +138,8 @@ def _declare(library: Any) -> None:
         function.argtypes = [ctypes.c_void_p] if name == "bpf_num_tables" else [ctypes.c_void_p, ctypes.c_size_t]
 
 
-def _package() -> Path:
+def package() -> Path:
+    """Where BCC's Python module is; raises KernelError without it."""
     spec = importlib.util.find_spec("bcc")
     if spec is None:
         raise _missing("No module named 'bcc'")
@@ -149,6 +150,6 @@ def _package() -> Path:
 
 def _missing(why: str) -> KernelError:
     return KernelError(
-        f"BCC's Python module is missing ({why}): install it with 'apt install python3-bpfcc' "
-        "or 'dnf install python3-bcc' (PyPI's 'bcc' is something else)"
+        f"BCC's Python module is missing ({why})",
+        "install it with 'apt install python3-bpfcc' or 'dnf install python3-bcc' (PyPI's 'bcc' is something else)",
     )

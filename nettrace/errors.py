@@ -37,6 +37,11 @@ class UsageError(NettraceError):
 class KernelError(NettraceError):
     """What is missing on this host, and what to do about it."""
 
+    def __init__(self, missing: str, remedy: str = "") -> None:
+        super().__init__(f"{missing}: {remedy}" if remedy else missing)
+        self.missing = missing
+        self.remedy = remedy
+
 
 class BpfError(NettraceError):
     """A stage of bringing the BPF programs into the kernel failed; `log` is the compiler's or verifier's."""

@@ -25,6 +25,7 @@ from .tree import Group
 
 if TYPE_CHECKING:
     from .alignment import Parting
+    from .checkup import Checkup
     from .comparison import Comparison, Side, Slower
 
 _IP, _IPV6, _ARP, _RARP = 0x0800, 0x86DD, 0x0806, 0x8035
@@ -317,6 +318,15 @@ def coverage_line(coverage: Coverage) -> str:
         "traceable_known": coverage.traceable_known, "traces": found,
     }  # fmt: skip
     return _line(plain)
+
+
+def checkup_line(found: "Checkup") -> str:
+    """What a host offers, as one line of JSON."""
+    plain = {
+        "type": "check", "format": FORMAT, "kernel": found.release, "tracing": found.tracing, "drops": found.drops,
+        "rows": [row._asdict() for row in found.rows],
+    }  # fmt: skip
+    return json.dumps(plain, separators=(",", ":")) + "\n"
 
 
 def comparison_line(found: "Comparison") -> str:

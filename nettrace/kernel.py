@@ -8,7 +8,7 @@ import os
 import re
 import time
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -48,6 +48,14 @@ _SUBSYSTEM_ENUMS = {
     "OPENVSWITCH": ("openvswitch", "ovs_drop_reason"),
     "QDISC": ("", "qdisc_drop_reason"),
 }
+
+# Bits of a process's capabilities, as far as nettrace has a use for them.
+_CAPABILITIES = {
+    "CAP_DAC_READ_SEARCH": 2, "CAP_NET_ADMIN": 12, "CAP_SYS_PTRACE": 19, "CAP_SYS_ADMIN": 21, "CAP_SYS_RESOURCE": 24,
+    "CAP_SYSLOG": 34, "CAP_PERFMON": 38, "CAP_BPF": 39,
+}  # fmt: skip
+# The number of the user namespace that the kernel begins with.
+_FIRST_USER_NAMESPACE = "user:[4026531837]"
 
 # Why a function cannot be probed of which the kernel knows nothing.
 ABSENT = "no such function, or inlined, or in a module that is not loaded"
@@ -267,7 +275,9 @@ class Kernel:
             return b""
         modules = [line.split() for line in (self._read("proc/modules") or "").splitlines()]
         places = [f"{words[0]} {words[5]}" for words in modules if len(words) > 5]  # name and address
-        return repr((boot, self.lockdown, self.tracefs, places)).encode()
+        settings = [self.sysctl(f"kernel.{name}") for name in ("kptr_restrict", "perf_event_paranoid")]
+        rights = sorted(self.capabilities)
+        return repr((boot, self.lockdown, self.tracefs, self.probing_off, settings, rights, places)).encode()
 
     @functools.cached_property
     def btf(self) -> Btf:
@@ -369,6 +379,21 @@ class Kernel:
         return None
 
     @functools.cached_property
+    def capabilities(self) -> frozenset[str]:
+        """What this process may do, as far as nettrace has a use for it; in a user namespace, nothing of that."""
+        namespace = self._root / "proc/self/ns/user"
+        if os.path.islink(namespace) and os.readlink(namespace) != _FIRST_USER_NAMESPACE:
+            return frozenset()
+        found = re.search(r"^CapEff:\s*([0-9a-f]+)$", self._read("proc/self/status") or "", re.MULTILINE)
+        mask = int(found[1], 16) if found else 0
+        return frozenset(name for name, bit in _CAPABILITIES.items() if mask >> bit & 1)
+
+    def sysctl(self, name: str) -> Optional[str]:
+        """The value of a setting, "kernel.kptr_restrict"; None: there is no such one, or it may not be read."""
+        text = self._read("proc/sys/" + name.replace(".", "/"))
+        return None if text is None else text.strip()
+
+    @functools.cached_property
     def tracefs(self) -> Optional[Path]:
         """Where the tracing file system is mounted."""
         for place in ("sys/kernel/tracing", "sys/kernel/debug/tracing"):
@@ -376,6 +401,37 @@ class Kernel:
             if os.path.isdir(path / "events"):
                 return path
         return None
+
+    @property
+    def tracefs_closed(self) -> bool:
+        """Whether there is a tracing file system that this process may not look into."""
+        places = (self._root / "sys/kernel/tracing", self._root / "sys/kernel/debug")
+        return self.tracefs is None and any(map(_is_closed, places))
+
+    @property
+    def debugfs_readable(self) -> bool:
+        """Whether the kernel's notes on kprobes can be read."""
+        return self._read("sys/kernel/debug/kprobes/blacklist") is not None
+
+    @property
+    def probing_off(self) -> Sequence[str]:
+        """By what the probing of functions is switched off, each as the command that switches it on."""
+        off = []
+        if self.sysctl("kernel.ftrace_enabled") == "0":
+            off.append("sysctl kernel.ftrace_enabled=1")
+        if (self._read("sys/kernel/debug/kprobes/enabled") or "").strip() == "0":
+            off.append("echo 1 > /sys/kernel/debug/kprobes/enabled")
+        return off
+
+    @property
+    def is_realtime(self) -> bool:
+        """Whether it is built with PREEMPT_RT."""
+        return (self._read("sys/kernel/realtime") or "").strip() == "1"
+
+    @property
+    def selinux_judges_lockdown(self) -> bool:
+        """Whether SELinux is on, with a policy that says who may read the kernel's memory."""
+        return self._exists("sys/fs/selinux/class/lockdown")
 
     def tracepoint(self, name: str) -> Optional[Tracepoint]:
         """The layout of a tracepoint, "skb:kfree_skb"; None if the kernel has no such one."""
@@ -435,12 +491,18 @@ class Kernel:
             names.setdefault(value, name)
         return names
 
+    @property
+    def has_kprobes(self) -> bool:
+        """Whether functions can be probed at all."""
+        return self._exists("sys/bus/event_source/devices/kprobe/type") or (
+            self.tracefs is not None and os.path.exists(self.tracefs / "kprobe_events")
+        )
+
     @functools.cached_property
     def features(self) -> Features:
         """What this kernel can do."""
         return Features(
-            kprobes=self._exists("sys/bus/event_source/devices/kprobe/type")
-            or (self.tracefs is not None and os.path.exists(self.tracefs / "kprobe_events")),
+            kprobes=self.has_kprobes,
             ringbuf=self.btf.enum_value("bpf_map_type", "BPF_MAP_TYPE_RINGBUF") is not None,
             # Linux commit 0dcac2725406 (5.18) added it; a kernel without CONFIG_FPROBE has all of it but what
             # it stands on, and refuses every link.
@@ -495,32 +557,19 @@ class Kernel:
             return []
 
 
+def _is_closed(folder: Path) -> bool:
+    # os.access goes by the real user, whatever capabilities the process has.
+    try:
+        os.scandir(folder).close()
+    except PermissionError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
 def _read(path: Path) -> Optional[str]:
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-
-
-def check_user() -> None:
-    """Raises KernelError if nettrace cannot work for this user."""
-    if os.geteuid() != 0:
-        raise KernelError("only root may trace the kernel: run nettrace with sudo")
-
-
-def check(kernel: Kernel) -> None:
-    """Raises KernelError, with what to do, if nettrace cannot work on this kernel or for this user."""
-    check_user()
-    if kernel.lockdown == "confidentiality":
-        raise KernelError(
-            "the kernel is locked down (confidentiality mode): it refuses kprobes and the reading of its memory, "
-            "and of nettrace only --drop works without them; boot without lockdown=confidentiality on the kernel's "
-            "command line, or with Secure Boot off where that is what locks it down"
-        )
-    # Asking for the features also raises where the kernel has no BTF.
-    if not kernel.features.kprobes:
-        raise KernelError("this kernel has no kprobes: boot one built with CONFIG_KPROBES and CONFIG_KPROBE_EVENTS")
-    if kernel.tracefs is None:
-        raise KernelError("the tracing file system is not mounted: mount -t tracefs tracefs /sys/kernel/tracing")
-    if kernel.symbols.hidden:
-        raise KernelError("the kernel hides its addresses from root too: run 'sysctl kernel.kptr_restrict=1' first")

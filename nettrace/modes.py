@@ -6,9 +6,10 @@ import functools
 from . import counted, drops, live, options, plan, selection, trouble
 from .errors import KernelError, UsageError
 from .filters import PacketFilter
-from .kernel import Kernel, check, check_user
+from .kernel import Kernel
 from .names import RTT_FUNCTION
 from .plan import Plan
+from .requirements import require_drops, require_tracing
 from .rules import Rules
 from .selection import Selection
 from .settings import Settings
@@ -57,7 +58,7 @@ def multi_of(backend: str, kernel: Kernel) -> bool:
 def _packets(asked: argparse.Namespace, traces: Tree, meanings: Rules, kernel: Kernel) -> Setup:
     """Packets, followed or (--basic) not, and how long they took."""
     if not asked.print_bpf:
-        check(kernel)
+        require_tracing(kernel)
     if asked.latency_summary or asked.paths:
         meanings = _NO_RULES
     also = {*meanings.tell_trouble, *(trace.name for trace in traces.traces() if trace.nft)}
@@ -90,7 +91,7 @@ def _packets(asked: argparse.Namespace, traces: Tree, meanings: Rules, kernel: K
 def _sock(asked: argparse.Namespace, traces: Tree, meanings: Rules, kernel: Kernel) -> Setup:
     """--sock and --rtt-detail: hits of functions that take a socket."""
     if not asked.print_bpf:
-        check(kernel)
+        require_tracing(kernel)
     selected = selection.choose_sockets(
         traces, kernel, trace=asked.trace, exclude=asked.trace_exclude, stack=asked.trace_stack
     )
@@ -112,7 +113,7 @@ def _sock(asked: argparse.Namespace, traces: Tree, meanings: Rules, kernel: Kern
 def _rtt(asked: argparse.Namespace, traces: Tree, kernel: Kernel) -> Setup:
     """--rtt: round trips, counted in the kernel."""
     if not asked.print_bpf:
-        check(kernel)
+        require_tracing(kernel)
     selected = selection.choose_sockets(traces, kernel, trace=RTT_FUNCTION)
     multi = multi_of(asked.backend, kernel)
     what = plan.make_sockets(selected.traces, kernel, cookies=multi)
@@ -136,7 +137,7 @@ def _monitor(
 ) -> Setup:
     """--monitor: what tells of trouble, and only when it does."""
     if not asked.print_bpf:
-        check(kernel)
+        require_tracing(kernel)
     watched = selection.choose_monitored(traces, kernel, trace=asked.trace, exclude=asked.trace_exclude)
     has_rtt_limit = bool(packet_filter.srtt_us or packet_filter.min_rtt_us)
     timed = plan.TIMED if asked.metrics is not None else (RTT_FUNCTION,) if has_rtt_limit else ()
@@ -166,7 +167,7 @@ def _drop(
 ) -> Setup:
     """--drop: one tracepoint, and what it tells."""
     if not asked.print_bpf:
-        check_user()
+        require_drops(kernel)
     unread = kernel.lockdown == "confidentiality"
     (trace,) = [trace for trace in traces.traces() if trace.role == "drop"]
     what = plan.of_drops(trace, kernel, stack=asked.drop_stack, unread=unread, snaplen=asked.snaplen)

@@ -519,6 +519,7 @@ def _add_kept(group: argparse._ArgumentGroup) -> None:
 def _add_running(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--force", "--force-stack", action="store_true", help="run without any filter, at whatever cost")
+    add("--check", action="store_true", help="tell what this host offers to nettrace, and what to do about gaps; exit")
     add("--perf-buffer", action="store_true", help="use perf buffers even where a ring buffer exists")
     add("--btf-path", metavar="FILE", help="read the kernel's types (BTF) from this file")
     add("--print-bpf", action="store_true", help="print the BPF program in C and exit")

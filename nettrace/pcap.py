@@ -349,7 +349,7 @@ def _unknown(code: int) -> NoReturn:
 
 
 def _compile(expression: str, link_type: int) -> Form:
-    library = _libpcap()
+    library = libpcap()
     handle = library.pcap_open_dead(link_type, _SNAP_LENGTH)
     if not handle:
         raise MemoryError
@@ -368,7 +368,8 @@ def _compile(expression: str, link_type: int) -> Form:
 
 
 @functools.cache
-def _libpcap() -> ctypes.CDLL:
+def libpcap() -> ctypes.CDLL:
+    """The library; raises KernelError without it."""
     for name in ("libpcap.so.0.8", "libpcap.so.1"):
         try:
             library = ctypes.CDLL(name)
@@ -377,8 +378,8 @@ def _libpcap() -> ctypes.CDLL:
         _declare(library)
         return library
     raise KernelError(
-        "libpcap, which compiles filter expressions, is not installed: "
-        "install the package libpcap0.8 (apt) or libpcap (dnf)"
+        "libpcap, which compiles filter expressions, is not installed",
+        "install the package libpcap0.8 (apt) or libpcap (dnf)",
     )
 
 

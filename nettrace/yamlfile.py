@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Union
 
-from .errors import ConfigurationError
+from .errors import ConfigurationError, KernelError
 from .suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -94,12 +94,21 @@ class Item:
         return self.value
 
 
-def load(path: Union[str, Path]) -> Item:
-    """Reads a file that holds one YAML document.
+def require() -> str:
+    """The file of PyYAML; raises KernelError if it is not installed."""
+    try:
+        import yaml
 
-    ImportError passes if PyYAML is not installed.
-    """
-    # Imported here, so that the command line can say what to install.
+        return yaml.__file__
+    except ImportError as error:
+        raise KernelError(
+            "PyYAML is missing", "install it with 'apt install python3-yaml' or 'dnf install python3-pyyaml'"
+        ) from error
+
+
+def load(path: Union[str, Path]) -> Item:
+    """Reads a file that holds one YAML document; raises KernelError if PyYAML is not installed."""
+    require()
     import yaml
 
     text = _text(path)

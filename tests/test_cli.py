@@ -15,10 +15,11 @@ from typing import Any, NoReturn
 import pytest
 
 import nettrace
-from nettrace import cli, commands, modes, pcap
+from nettrace import cli, commands, compiler, modes, pcap
 from nettrace.errors import BpfError, KernelError, StreamError
 from nettrace.kernel import Kernel
 from tests import record_pcap
+from tests.schema import check_line
 
 Capture = pytest.CaptureFixture
 
@@ -36,15 +37,15 @@ class Untouched:
 def no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever asks for the kernel fails the test."""
     monkeypatch.setattr(commands, "Kernel", lambda **_: Untouched())
-    monkeypatch.setattr(modes, "check", failing(AssertionError("the kernel was checked")))
+    monkeypatch.setattr(modes, "require_tracing", failing(AssertionError("the kernel was checked")))
 
 
 @pytest.fixture
 def kernel(kernels: dict[str, Kernel], monkeypatch: pytest.MonkeyPatch) -> Kernel:
     """The recorded 6.12 in place of the running kernel, and everybody is root."""
     monkeypatch.setattr(commands, "Kernel", lambda **_: kernels["6.12"])
-    monkeypatch.setattr(modes, "check", lambda _: None)
-    monkeypatch.setattr(modes, "check_user", lambda: None)
+    monkeypatch.setattr(modes, "require_tracing", lambda _: None)
+    monkeypatch.setattr(modes, "require_drops", lambda _: None)
     return kernels["6.12"]
 
 
@@ -162,7 +163,7 @@ def test_names_that_cannot_be_are_refused_in_one_sentence(
 )  # fmt: skip
 def test_enough_to_run(monkeypatch: pytest.MonkeyPatch, capsys: Capture[str], arguments: list[str]) -> None:
     monkeypatch.setattr(commands, "Kernel", lambda **_: SimpleNamespace(boot=b""))
-    monkeypatch.setattr(modes, "check", failing(KernelError("as far as this test goes")))
+    monkeypatch.setattr(modes, "require_tracing", failing(KernelError("as far as this test goes")))
     assert cli.main(arguments) == 1
     assert capsys.readouterr() == ("", "nettrace: as far as this test goes\n")
 
@@ -246,8 +247,22 @@ def test_the_list_of_traces(kernel: Kernel, capsys: Capture[str]) -> None:
 def test_the_list_of_traces_needs_no_root(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: Capture[str]
 ) -> None:
-    monkeypatch.setattr(modes, "check", failing(AssertionError("checked")))
+    monkeypatch.setattr(modes, "require_tracing", failing(AssertionError("checked")))
     assert cli.main(["-t", "?"]) == 0
+
+
+def test_the_check_says_by_its_exit_status_whether_tracing_works(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: Capture[str]
+) -> None:
+    monkeypatch.setattr(compiler, "package", lambda: Path("/bcc"))
+    assert cli.main(["--check"]) == 0
+    assert capsys.readouterr().out.endswith("\nnettrace works here\n")
+    monkeypatch.setattr(compiler, "package", failing(KernelError("BCC is missing", "install it")))
+    assert cli.main(["--check", "--json"]) == 1
+    told = check_line(capsys.readouterr().out)
+    assert (told["kernel"], told["tracing"], told["drops"]) == (kernel.release, False, False)
+    bcc = {"part": "packages", "name": "BCC", "state": "missing", "found": "BCC is missing", "remedy": "install it"}
+    assert bcc in told["rows"]
 
 
 def test_names_are_explained_without_asking_the_kernel(no_kernel: None, capsys: Capture[str]) -> None:
@@ -267,7 +282,7 @@ def printed(capsys: Capture[str], *arguments: str) -> tuple[dict[str, str], list
 
 
 def test_options_reach_the_program(kernel: Kernel, capsys: Capture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(modes, "check", failing(AssertionError("printing needs no root")))
+    monkeypatch.setattr(modes, "require_tracing", failing(AssertionError("printing needs no root")))
     macros, stubs = printed(capsys, "-p", "tcp", "-D", "443")
     assert {"FOLLOW", "USE_RINGBUF"} <= macros.keys()
     assert not {"WITH_DETAIL", "WITH_STACK", "COUNT_HITS"} & macros.keys()

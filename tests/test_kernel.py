@@ -11,7 +11,7 @@ import pytest
 
 from nettrace.btf import Param
 from nettrace.errors import KernelError
-from nettrace.kernel import ABSENT, Features, Field, Kernel, Symbol, Symbols, Tracepoint, check
+from nettrace.kernel import ABSENT, Features, Field, Kernel, Symbol, Symbols, Tracepoint
 from tests.record_kernel import VERSIONS
 
 KALLSYMS = b"""\
@@ -443,84 +443,6 @@ def test_lockdown(tmp_path: Path, text: str, expected: str) -> None:
     (tmp_path / "sys/kernel/security").mkdir(parents=True)
     (tmp_path / "sys/kernel/security/lockdown").write_text(text)
     assert Kernel(tmp_path).lockdown == expected
-
-
-def _lock_down(mode: str) -> Callable[[Path], None]:
-    def change(root: Path) -> None:
-        (root / "sys/kernel/security").mkdir(parents=True)
-        (root / "sys/kernel/security/lockdown").write_text(
-            "none integrity confidentiality\n".replace(mode, f"[{mode}]")
-        )
-
-    return change
-
-
-def _remove(path: str) -> Callable[[Path], None]:
-    def change(root: Path) -> None:
-        target = root / path
-        if target.is_dir():
-            shutil.rmtree(target)
-        else:
-            target.unlink()
-
-    return change
-
-
-def _hide_addresses(root: Path) -> None:
-    """As kernel.kptr_restrict=2 does."""
-    file = root / "proc/kallsyms"
-    file.write_bytes(b"\n".join(b"0" * 16 + line[16:] for line in file.read_bytes().split(b"\n") if line) + b"\n")
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-def test_check_has_nothing_to_say_of_our_kernels(
-    kernels: dict[str, Kernel], version: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("os.geteuid", lambda: 0)
-    check(kernels[version])
-
-
-@pytest.mark.parametrize(
-    ("change", "what", "remedy"),
-    [
-        (_lock_down("confidentiality"), "locked down (confidentiality mode)", "boot without lockdown=confidentiality"),
-        (_remove("sys/kernel/tracing"), "not mounted", "mount -t tracefs tracefs /sys/kernel/tracing"),
-        (_remove("sys/bus/event_source/devices/kprobe"), "no kprobes", "CONFIG_KPROBES"),
-        (_remove("sys/kernel/btf"), "no BTF", "CONFIG_DEBUG_INFO_BTF"),
-        (_hide_addresses, "hides its addresses", "sysctl kernel.kptr_restrict=1"),
-    ],
-)
-def test_check_refuses_with_what_to_do(
-    recorded: Callable[[str], Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    change: Callable[[Path], None],
-    what: str,
-    remedy: str,
-) -> None:
-    monkeypatch.setattr("os.geteuid", lambda: 0)
-    shutil.copytree(recorded("6.12"), tmp_path, dirs_exist_ok=True)
-    change(tmp_path)
-    with pytest.raises(KernelError) as refusal:
-        check(Kernel(tmp_path))
-    text = str(refusal.value)
-    assert what in text and remedy in text
-    assert "\n" not in text and ". " not in text  # one sentence
-
-
-def test_check_lets_integrity_mode_pass(
-    recorded: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("os.geteuid", lambda: 0)
-    shutil.copytree(recorded("6.12"), tmp_path, dirs_exist_ok=True)
-    _lock_down("integrity")(tmp_path)
-    check(Kernel(tmp_path))
-
-
-def test_check_wants_root(kernels: dict[str, Kernel], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.geteuid", lambda: 1000)
-    with pytest.raises(KernelError, match="sudo"):
-        check(kernels["6.12"])
 
 
 def test_a_tick_is_one_of_those_that_kernels_are_built_with(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from tests import record_pcap
 from tests.native import BASE, UNSET, Native, needs_compiler
 
 try:
-    pcap._libpcap()
+    pcap.libpcap()
     HAVE_LIBPCAP = True
 except KernelError:
     HAVE_LIBPCAP = False
@@ -560,7 +560,7 @@ def test_without_libpcap_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -
         raise OSError(f"{name}: cannot open shared object file")
 
     monkeypatch.setattr(ctypes, "CDLL", missing)
-    pcap._libpcap.cache_clear()
+    pcap.libpcap.cache_clear()
     with pytest.raises(KernelError, match=r"libpcap0\.8 \(apt\) or libpcap \(dnf\)"):
         pcap.compile_expression("tcp")
-    pcap._libpcap.cache_clear()
+    pcap.libpcap.cache_clear()

@@ -23,8 +23,8 @@ MODULE = "veth 45056 0 - Live 0xffffffffc0a00000\n"
 @pytest.fixture
 def booted(recorded: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A kernel that says when it was booted, and everybody is root and has BCC."""
-    monkeypatch.setattr(modes, "check", lambda _: None)
-    monkeypatch.setattr(modes, "check_user", lambda: None)
+    monkeypatch.setattr(modes, "require_tracing", lambda _: None)
+    monkeypatch.setattr(modes, "require_drops", lambda _: None)
     monkeypatch.setattr(compiler, "identity", lambda: b"this BCC")
     root = tmp_path / "kernel"
     shutil.copytree(recorded("6.12"), root)
