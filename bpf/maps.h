@@ -229,6 +229,12 @@ BPF_PROG_ARRAY(tracepoint_work, 1);
 BPF_TABLE("percpu_hash", u64, u64, hits, 4096);
 #endif
 
+#ifdef SAMPLE_HITS
+/* Likewise, of one hit in SAMPLE_PERIOD. */
+#define SAMPLE_PERIOD 16
+BPF_TABLE("percpu_hash", u64, u64, sampled, 4096);
+#endif
+
 BPF_PERCPU_ARRAY(counters, u64, COUNTERS);
 
 /* Not 0 once the run is ending: no further packet is taken up. */

@@ -72,6 +72,26 @@ static __always_inline u64 argument(struct pt_regs *ctx, u64 index)
 
 #ifndef MONITOR
 
+#ifdef SAMPLE_HITS
+/*
+ * The kernel tells how long a program ran, but not for which of its functions. To count
+ * each hit would cost as much as most of them do.
+ */
+static __always_inline void sample_hit(u8 kind, u32 where)
+{
+	u64 key = (u64)kind << 32 | where, one = 1;
+	u64 *value;
+
+	if (bpf_get_prandom_u32() % SAMPLE_PERIOD)
+		return;
+	value = sampled.lookup(&key);
+	if (value)
+		(*value)++;
+	else
+		sampled.update(&key, &one);
+}
+#endif
+
 /*
  * Whether the network header says already that a packet that nobody follows is not wanted, as it does of most:
  * then nothing is left for the worker.
@@ -95,6 +115,9 @@ static __always_inline struct hit *leave(void *ctx, u64 skb, u16 flags, u8 kind,
 {
 	struct hit *place;
 
+#ifdef SAMPLE_HITS
+	sample_hit(kind, where);
+#endif
 #ifdef PATHS
 	if (passes(skb, flags, kind, where))
 		return NULL;

@@ -3,11 +3,12 @@
 import os
 import struct
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Optional
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple, Optional
 
 from . import event, syscalls
 from .buffers import Buffer
+from .cost import Used
 from .errors import BpfError, KernelError
 from .objects import MapSpec, Object
 from .plan import Plan, Probe, Program, Skipped
@@ -18,14 +19,24 @@ _DROP_KEY = struct.Struct("=QI4x")  # struct drop_place of bpf/drops.h
 _U32, _U64 = struct.Struct("=I"), struct.Struct("=Q")
 
 
+class _Attached(NamedTuple):
+    """A link to one probe, or to many of one program."""
+
+    link: int
+    loaded: int
+    probes: Sequence[Probe]
+
+
 class Session:
     """Loaded programs, their maps, their probes and their buffer, for the time of a run.
 
     Open it with `with`: whatever happens, nothing stays attached.
+    optional: the traces that may be shed.
     """
 
     def __init__(
         self, programs: Object, values: Sequence[int], plan: Plan, settings: Settings, multi: bool,
+        optional: Collection[str] = (),
     ) -> None:  # fmt: skip
         self.skipped: list[Skipped] = []
         self.attached = 0
@@ -33,7 +44,8 @@ class Session:
         self._values = values
         self._plan = plan
         self._multi = multi
-        self._links: list[int] = []
+        self._optional = optional
+        self._links: list[_Attached] = []
         self._loaded: list[int] = []
         self._maps: dict[str, Map] = {}
         self._buffer: Optional[Buffer] = None
@@ -76,7 +88,10 @@ class Session:
         for program, probes in sorted(by_program.items(), key=lambda item: not item[0].ends_packets):
             loaded = self._load(program.name, _kind(program))
             if self._multi and not program.is_tracepoint:
-                self._attach_at_once(loaded, program, probes)
+                # What may be shed has a link of its own: while it is made anew, the others stay.
+                may_go = [probe for probe in probes if probe.trace.name in self._optional]
+                for group in ([probe for probe in probes if probe not in may_go], may_go):
+                    self._attach_at_once(loaded, program, group)
             else:
                 for probe in probes:
                     self._attach(loaded, probe)
@@ -92,7 +107,14 @@ class Session:
 
     def hits(self) -> dict[tuple[int, int], int]:
         """How often each probe was hit, by the kind and the place that its steps would tell."""
-        items = ((_U64.unpack(key)[0], value) for key, value in self._maps["hits"].items())
+        return self._by_place("hits")
+
+    def sampled(self) -> dict[tuple[int, int], int]:
+        """Likewise of one hit in some; nothing where that is not counted."""
+        return self._by_place("sampled") if "sampled" in self._maps else {}
+
+    def _by_place(self, name: str) -> dict[tuple[int, int], int]:
+        items = ((_U64.unpack(key)[0], value) for key, value in self._maps[name].items())
         return {(key >> 32, key & 0xFFFFFFFF): sum(_numbers(value)) for key, value in items}
 
     def drops(self) -> dict[tuple[int, int], int]:
@@ -109,13 +131,40 @@ class Session:
         return self._maps[name].items()
 
     def measure_run_times(self) -> Callable[[], None]:
-        """Has the kernel measure how long programs run, until what it returns is called."""
-        measuring = syscalls.measure_run_times()
+        """Has the kernel measure how long programs run, until what it returns is called.
+
+        Who may not ask for it can only rely on the setting that has it measured all the time.
+        """
+        try:
+            measuring = syscalls.measure_run_times()
+        except PermissionError:
+            return lambda: None
         return lambda: os.close(measuring)
 
     def run_time_ns(self) -> int:
         """How long the programs ran while that was measured."""
-        return sum(syscalls.run_time(loaded)[0] for loaded in self._loaded)
+        return sum(used.run_time_ns for used in self.used())
+
+    def used(self) -> tuple[Used, ...]:
+        """What each of the programs took while that was measured."""
+        traces: dict[int, list[str]] = {}
+        for attached in self._links:
+            traces.setdefault(attached.loaded, []).extend(probe.trace.name for probe in attached.probes)
+        return tuple(
+            Used(tuple(dict.fromkeys(traces.get(loaded, ()))), *syscalls.run_time(loaded)) for loaded in self._loaded
+        )
+
+    def shed(self, traces: Collection[str]) -> None:
+        """Takes the probes of these traces away; those that share a link with them are away for a moment, too."""
+        links, self._links = self._links, []
+        for attached in links:
+            kept = [probe for probe in attached.probes if probe.trace.name not in traces]
+            if len(kept) == len(attached.probes):
+                self._links.append(attached)
+                continue
+            os.close(attached.link)
+            self.attached -= len(attached.probes)
+            self._attach_at_once(attached.loaded, attached.probes[0].program, kept)
 
     def stop_matching(self) -> None:
         """No packet is taken up any more; those followed already still are."""
@@ -137,7 +186,7 @@ class Session:
     def detach(self) -> None:
         """Takes the probes away; what is in the buffer can still be read."""
         # For each the kernel waits until nobody runs in it any more: let it wait for all at once.
-        closing = [threading.Thread(target=os.close, args=(link,)) for link in self._links]
+        closing = [threading.Thread(target=os.close, args=(attached.link,)) for attached in self._links]
         self._links = []
         for thread in closing:
             thread.start()
@@ -167,8 +216,7 @@ class Session:
                 try:
                     loaded = self._load_watch(probe, types)
                     if probe.program.is_tracing:
-                        self._links.append(syscalls.attach_tracing(loaded))
-                        self.attached += 1
+                        self._add(syscalls.attach_tracing(loaded), loaded, [probe])
                     elif self._multi and not probe.program.is_tracepoint:
                         self._attach_at_once(loaded, probe.program, [probe])
                     else:
@@ -219,10 +267,11 @@ class Session:
         except OSError as error:
             self._skip(probe, error)
         else:
-            self._links.append(link)
-            self.attached += 1
+            self._add(link, loaded, [probe])
 
     def _attach_at_once(self, loaded: int, program: Program, probes: Sequence[Probe]) -> None:
+        if not probes:
+            return
         try:
             self._attach_functions(loaded, program, probes)
         except OSError as error:
@@ -235,7 +284,10 @@ class Session:
 
     def _attach_functions(self, loaded: int, program: Program, probes: Sequence[Probe]) -> None:
         names, cookies = [probe.target for probe in probes], [probe.cookie for probe in probes]
-        self._links.append(syscalls.attach_functions(loaded, names, cookies, returns=program.is_return))
+        self._add(syscalls.attach_functions(loaded, names, cookies, returns=program.is_return), loaded, probes)
+
+    def _add(self, link: int, loaded: int, probes: Sequence[Probe]) -> None:
+        self._links.append(_Attached(link, loaded, probes))
         self.attached += len(probes)
 
     def _skip(self, probe: Probe, error: OSError) -> None:

@@ -1,6 +1,7 @@
 """What each call of the program does: wiring and signals."""
 
 import argparse
+import functools
 import io
 import logging
 import os
@@ -8,16 +9,19 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Optional, Protocol
 
 from . import cache, compiler, files, filters, netns, options, view
 from .cache import Cache
+from .cost import Cost, Meter, shed_text
 from .filters import PacketFilter
 from .kernel import Kernel
 from .printable import printable
+from .requirements import require_measuring
 from .run import Run
 from .sinks import Summary
 from .starts import Setup, Start, Starts
@@ -109,6 +113,8 @@ def _run(
     asked: argparse.Namespace, kernel: Kernel, packet_filter: PacketFilter, setup: Setup,
     compiled: "Callable[[], Start]",
 ) -> int:  # fmt: skip
+    if asked.stats:
+        require_measuring(kernel)
     for shortage in setup.shortages:
         log.warning("nettrace: %s", shortage)
     way = _way_of_metrics(asked)
@@ -120,24 +126,29 @@ def _run(
         shown = View(asked, kernel, start, writer, capture)
         began = time.monotonic()
         values = (*packet_filter.numbers().values(), *start.addresses)
-        with Session(start.programs, values, what, settings, setup.multi) as session:
+        optional = what.dispensable if asked.max_cpu is not None and not settings.latency else ()
+        with Session(start.programs, values, what, settings, setup.multi, optional) as session:
             if asked.drop_stat:
                 from .dropstat import DropStat
 
                 table = DropStat(session, shown.sink, count=asked.count, recorder=shown.recorder)
-                return _attend(session, table, what, shown, verbose=asked.verbose, began=began)
+                metered = _Metered(asked, session, what, optional, lambda *_: "")
+                return _attend(session, table, what, shown, metered, verbose=asked.verbose, began=began)
             run = Run(
                 session, what, start.traces_at, settings, shown.sink, count=asked.count,
                 join_clones=not asked.trace_noclone, min_latency_ns=packet_filter.min_latency_ns, table=setup.table,
                 recorder=shown.recorder, anonymiser=shown.anonymiser,
             )  # fmt: skip
-            meanwhile = _meanwhile(asked, kernel, what)
+            attend = functools.partial(
+                _attend, session, run, what, shown, _Metered(asked, session, what, optional, run.trace),
+                verbose=asked.verbose, began=began, meanwhile=_meanwhile(asked, kernel, what),
+            )  # fmt: skip
             if way is None:
-                return _attend(session, run, what, shown, verbose=asked.verbose, began=began, meanwhile=meanwhile)
+                return attend()
             from . import monitor
 
             with monitor.exported(way, session, run, what, kernel):
-                return _attend(session, run, what, shown, verbose=asked.verbose, began=began, meanwhile=meanwhile)
+                return attend()
 
 
 def begun(
@@ -166,6 +177,7 @@ def _planned(
     from . import modes, source
 
     setup = modes.choose(asked, *starts.meanings(), kernel, packet_filter)
+    setup = replace(setup, settings=replace(setup.settings, sample_hits=asked.stats))
     return setup, source.render(setup.what, kernel, setup.settings, packet_filter, files.BPF)
 
 
@@ -203,25 +215,71 @@ class _Run(Protocol):
 
 
 def _attend(
-    session: "Session", run: _Run, what: "Plan", shown: View, *, verbose: bool, began: float,
+    session: "Session", run: _Run, what: "Plan", shown: View, metered: "_Metered", *, verbose: bool, began: float,
     meanwhile: Optional[Callable[[], None]] = None,
 ) -> int:  # fmt: skip
     """Runs what is set up from the attaching of the probes to the summary; meanwhile: to be done beside it."""
     session.attach()
     skipped = [*what.skipped, *session.skipped]
     _report(skipped, session.attached, began)
-    with _Signals() as signals:
+    with _Signals() as signals, metered:
         shown.begin(skipped, session.attached)
         if meanwhile is not None:
             threading.Thread(target=meanwhile, daemon=True).start()
-        while not run.done and not signals.stop:
+        while not run.done and not signals.stop and metered.goes_on():
             run.step()
+        cost = metered.cost()
         run.finish()
-        summary = run.summary(skipped=len(skipped))
+        summary = replace(run.summary(skipped=len(skipped)), cost=cost)
         shown.end(summary)
-        print(summary.text(verbose), file=sys.stderr, flush=True)
+        print(summary.text(verbose) + summary.cost_text(), file=sys.stderr, flush=True)
         session.detach()
-    return int(shown.sink.failed)
+    return int(shown.sink.failed or (cost is not None and cost.over))
+
+
+class _Metered:
+    """--stats and --max-cpu: what the run costs is measured for the time of a with block, if that was asked for."""
+
+    def __init__(
+        self, asked: argparse.Namespace, session: "Session", what: "Plan", optional: Collection[str],
+        trace: Callable[[int, int], str],
+    ) -> None:  # fmt: skip
+        self._asked = asked
+        self._session = session
+        self._what = what
+        self._optional = optional
+        self._trace = trace
+        self._meter: Optional[Meter] = None
+        self._stop: Callable[[], None] = lambda: None
+
+    def __enter__(self) -> "_Metered":
+        if self._asked.stats:
+            self._stop = self._session.measure_run_times()
+            limit = None if self._asked.max_cpu is None else self._asked.max_cpu / 100
+            traces = {probe.trace.name for probe in self._what.probes}
+            self._meter = Meter(self._session, self._trace, limit=limit, traces=traces, optional=self._optional)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def goes_on(self) -> bool:
+        """Whether the run may go on; sheds what is too dear."""
+        if self._meter is None:
+            return True
+        decision = self._meter.tick()
+        if decision.shed:
+            log.warning("nettrace: %s", shed_text(decision.shed, self._asked.max_cpu))
+        if decision.stop:
+            log.warning(
+                "nettrace: still more than %.10g%% of a CPU, and nothing is left to go without: the run ends",
+                self._asked.max_cpu,
+            )
+        return not decision.stop
+
+    def cost(self) -> Optional[Cost]:
+        """What the run cost up to now; None: it was not asked for."""
+        return None if self._meter is None else self._meter.cost()
 
 
 def _namespace(asked: argparse.Namespace) -> Optional[int]:

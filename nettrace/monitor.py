@@ -11,6 +11,7 @@ from . import event, live, metrics, plan, sinks, source
 from .histogram import Histogram
 from .kernel import ABSENT, Kernel
 from .plan import Plan, Skipped
+from .requirements import can_measure
 from .run import Run, totals
 
 if TYPE_CHECKING:
@@ -82,10 +83,11 @@ def exported(way: Optional["Exporter"], session: "Session", run: Run, what: Plan
         yield
         return
     cost = metrics.Cost(session.measure_run_times, session.run_time_ns)
+    tick = cost.tick if can_measure(kernel) else lambda: None
 
     def render() -> str:
         return metrics.text(metrics.families(counted(session, run, what, kernel), kernel.release, cost.ratio))
 
-    with way.exported(render, cost.tick):
+    with way.exported(render, tick):
         yield
     cost.stop()

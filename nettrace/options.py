@@ -76,6 +76,7 @@ _NOT_WITH_MONITOR = (
 _NOT_WITH_READ = (
     "write", "trace_matcher", "trace_free", "trace_stack", "stack", "hooks", "drop_stack", "reason", "rate_limit",
     "force", "perf_buffer", "btf_path", "print_bpf", "print_filter", "metrics", "snaplen",
+    "max_cpu", "stats",
 )  # fmt: skip
 # A page has all of it.
 _NOT_WITH_REPORT = (
@@ -157,6 +158,8 @@ def parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     options.drop |= options.drop_stack or options.drop_stat or options.reason is not None
     options.diag |= options.diag_quiet or options.diag_keep or options.hooks
     options.diag |= options.evidence_time != "0.5"
+    options.max_cpu = _percent("--max-cpu", options.max_cpu)
+    options.stats |= options.max_cpu is not None
     options.evidence_time = _seconds("--evidence-time", options.evidence_time)
     _check(options)
     if options.pcap is not None and options.read is None:
@@ -343,6 +346,14 @@ def _number(text: str) -> Optional[int]:
     return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
 
 
+def _percent(option: str, text: Optional[str]) -> Optional[float]:
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d{1,5}(\.\d{1,3})?", text, re.ASCII) or float(text) == 0:
+        raise UsageError(f"{option} needs a part of one CPU above 0 in percent, as 5 or 0.5, not '{text}'")
+    return float(text)
+
+
 def _seconds(option: str, text: str) -> float:
     if not re.fullmatch(r"\d{1,3}(\.\d{1,3})?", text, re.ASCII):
         raise UsageError(f"{option} needs a number of seconds below 1000, as 0.5, not '{text}'")
@@ -520,6 +531,11 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--force", "--force-stack", action="store_true", help="run without any filter, at whatever cost")
     add("--check", action="store_true", help="tell what this host offers to nettrace, and what to do about gaps; exit")
+    add("--stats", action="store_true", help="tell at the end what the run cost: by hit, packet and CPU")
+    add(
+        "--max-cpu", metavar="PERCENT",
+        help="--stats, and rather go without traces, or end, than take more than so much of one CPU",
+    )  # fmt: skip
     add("--perf-buffer", action="store_true", help="use perf buffers even where a ring buffer exists")
     add("--btf-path", metavar="FILE", help="read the kernel's types (BTF) from this file")
     add("--print-bpf", action="store_true", help="print the BPF program in C and exit")

@@ -60,6 +60,9 @@ MARKS = {
 }
 
 
+# What they take of a cookie; see bpf/probes.h.
+_MARKS_OF_COOKIE = 0xFFFF
+
 # The facts of nf_hook_slow that tell the addresses of the functions there.
 HOOK_FUNCTIONS = tuple(f"function{number}" for number in range(8))
 
@@ -179,6 +182,13 @@ class Probe(NamedTuple):
     numbers: Optional[Watched] = None  # of programs of bpf/watch.h
     btf: Optional[FunctionType] = None  # fentry, fexit: by which the kernel knows the function
 
+    @property
+    def marks(self) -> int:
+        """Those of MARKS that hold, as bits."""
+        if self.program.kind == "kprobe_by_cookie":
+            return self.cookie & _MARKS_OF_COOKIE
+        return sum(mark for mark, on in zip(MARKS.values(), self.program.marks) if on)
+
 
 class Skipped(NamedTuple):
     """A trace that is not attached, and why."""
@@ -195,6 +205,21 @@ class Plan:
     skipped: tuple[Skipped, ...]
     tracepoints: tuple[Trace, ...]  # a tracepoint's step carries its index here
     facts: tuple[tuple[Fact, ...], ...] = ()  # a set for each trace that tells some
+
+    @property
+    def dispensable(self) -> frozenset[str]:
+        """The traces that can be taken away while packets are followed, and all others go on as before.
+
+        Where each trace looks for packets by itself, so can they be.
+        """
+        names = {probe.trace.name for probe in self.probes}
+        vital = {
+            probe.trace.name
+            for probe in self.probes
+            if probe.trace.role or probe.marks & (MARKS["FREES"] | MARKS["ENDS"])
+        }
+        matching = {probe.trace.name for probe in self.probes if probe.marks & MARKS["MAY_MATCH"]}
+        return frozenset(names - vital - matching or names - vital)
 
     @property
     def programs(self) -> tuple[Program, ...]:

@@ -69,7 +69,8 @@ def replay(asked: argparse.Namespace, traces: Tree, meanings: Rules) -> int:
                     summary = replace(summary, events=None, one_point=sink.one_point)
                 sink.end(summary)
                 unknown = f"{counted(player.shown, header.unit)}; what was lost is not known"
-                print(unknown if summary is None else summary.text(asked.verbose), file=sys.stderr, flush=True)
+                told = unknown if summary is None else summary.text(asked.verbose) + summary.cost_text()
+                print(told, file=sys.stderr, flush=True)
         if recording.next is not None:
             log.warning("nettrace: %s goes on in %s, which is not there", asked.read, recording.next)
     return int(sink.failed)

@@ -10,6 +10,7 @@ from typing import Any, Optional, Protocol
 
 from . import files, filters, live, matching, rules, tree
 from .columns import Decoder
+from .cost import Cost
 from .diagnosis import Diagnosis, Finding
 from .errors import StreamError
 from .event import Context, Event, Record
@@ -257,9 +258,11 @@ class Recording:
         try:
             plain = {name: value for name, value in chunk["end"].items() if name in known}
             lost = tuple(map(int, plain.pop("lost_messages")))
+            cost = plain.pop("cost", None)
             if any(not isinstance(value, int) for name, value in plain.items() if name not in ("unit", "events")):
                 raise ValueError("a count")
-            self.summary = Summary(**{**plain, "lost_messages": lost})
+            told = None if cost is None else Cost.of(cost)
+            self.summary = Summary(**{**plain, "lost_messages": lost, "cost": told})
         except _MALFORMED as error:
             raise StreamError("its summary makes no sense") from error
 

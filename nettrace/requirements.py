@@ -98,6 +98,20 @@ OF_TRACING = (
 )  # fmt: skip
 
 
+def can_measure(kernel: Kernel) -> bool:
+    """Whether the kernel can be asked how long programs run."""
+    return "CAP_SYS_ADMIN" in kernel.capabilities or kernel.sysctl("kernel.bpf_stats_enabled") == "1"
+
+
+def require_measuring(kernel: Kernel) -> None:
+    """Raises KernelError if it cannot."""
+    if not can_measure(kernel):
+        raise KernelError(
+            "the kernel measures what BPF programs cost for CAP_SYS_ADMIN only",
+            "run nettrace with sudo, or 'sysctl kernel.bpf_stats_enabled=1' as root first",
+        )
+
+
 def require_tracing(kernel: Kernel) -> None:
     """Raises KernelError, with what to do, if functions cannot be traced on this kernel or by this user."""
     for requirement in OF_TRACING:

@@ -31,6 +31,7 @@ class Settings:
     edges_max: int = 4096  # pairs of traces
     path_nodes_max: int = 4096  # steps of the tree of paths; 608 bytes each, for each CPU
     ringbuf_pages: int = 4096
+    sample_hits: bool = False  # which traces are hit most is counted
     snaplen: int = 0  # bytes of packets that are told where that was asked for
 
     def with_packets(self, snaplen: int) -> "Settings":

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Optional, TextIO
 
+from .cost import Cost
 from .counts import counted
 from .diagnosis import Analysis, Finding
 from .event import Context, Device, Event, Packet
@@ -636,6 +637,7 @@ class Summary:
     one_point: int = 0  # packets that have no time, as they were seen at one point only
     steps_lost: int = 0  # that the table of the costliest ones had no room for
     families_lost: int = 0  # skbs of packets that have none, as the table of those with clones had no room
+    cost: Optional[Cost] = None  # of the run, if that was measured
 
     def counts(self) -> tuple[tuple[int, str, bool], ...]:
         """What is not among what was shown, in words, and whether it was lost, not left out."""
@@ -672,3 +674,7 @@ class Summary:
         hint = "" if verbose or not self.skipped else " (-v tells why)"
         parts.append(counted(self.skipped, "traces skipped") + hint)
         return ", ".join(parts)
+
+    def cost_text(self) -> str:
+        """What the run cost, in lines of their own; nothing if that was not measured."""
+        return "" if self.cost is None else "\n" + self.cost.text(self.shown if self.unit == "packets" else 0)

@@ -133,6 +133,8 @@ def render(plan: Plan, kernel: Kernel, settings: Settings, packet_filter: Packet
         "WITH_NFT": nft,
         "COUNT_HITS": settings.count_hits or settings.trouble is not None,
         "ONLY_COUNT": settings.only_counts,
+        # With --monitor each trace has a program of its own, whose runs the kernel counts.
+        "SAMPLE_HITS": settings.sample_hits and settings.trouble is None,
         "MONITOR": settings.trouble is not None,
         "MEASURE_TRANSIT": any(probe.numbers is not None and probe.numbers.begins for probe in plan.probes),
         "WATCH_BY_KPROBES": any(program.name == "watch_function" for program in plan.programs),

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("nettrace")
 
 # Options that change nothing of what is attached: how it is shown, and for how long.
-_SHOWN = ("command", "verbose", "debug", "date", "diag_quiet", "diag_keep", "write", "rotate_size", "rotate_count")
+_SHOWN = (
+    "command", "verbose", "debug", "date", "diag_quiet", "diag_keep", "write", "rotate_size", "rotate_count",
+    "max_cpu",
+)  # fmt: skip
 # Conditions, whose numbers are put in when programs are loaded: only whether there are any changes something.
 _CONDITIONS = (
     "saddr", "daddr", "addr", "sport", "dport", "port", "proto", "tcp_flags", "pkt_len", "pid", "comm", "netns",

@@ -510,3 +510,26 @@ def test_a_socket_among_the_arguments(kernels: dict[str, Kernel]) -> None:
     made = one_socket(kernels["6.12"], trace(functions=("ip_rcv",), skb=0, sk=0))
     assert made.probes == ()
     assert made.skipped[0].reason == "on this kernel it has no socket among its arguments"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("cookies", [False, True])
+def test_what_can_be_taken_away(shipped: tree.Tree, kernels: dict[str, Kernel], version: str, cookies: bool) -> None:
+    made = plan.make(shipped.traces(), kernels[version], cookies=cookies)
+    assert {"ip_rcv_core", "nf_hook_slow", "ip_output"} <= made.dispensable
+    # Where packets are matched, cloned and freed: the rest of their way hangs on these.
+    assert not made.dispensable & {"netif_receive_skb", "consume_skb", "kfree_skb", "skb_clone", "skb_segment"}
+    # Where all look for packets by themselves.
+    names = [trace for trace in shipped.traces() if trace.name in ("ip_rcv_core", "nf_hook_slow", "kfree_skb")]
+    wishes = Wishes(match_at={trace.name for trace in names})
+    alone = plan.make(names, kernels[version], wishes, cookies=cookies)
+    assert alone.dispensable == {"ip_rcv_core", "nf_hook_slow"}
+
+
+def test_all_of_the_traces_that_watch_for_trouble_can_go_but_drops(
+    shipped: tree.Tree, kernels: dict[str, Kernel]
+) -> None:
+    watched = [trace for trace in shipped.traces() if trace.monitor]
+    made = plan.make_monitor(watched, kernels["6.12"], (), (), tracing=True)
+    names = {probe.trace.name for probe in made.probes}
+    assert names - made.dispensable == {trace.name for trace in watched if trace.role} & names

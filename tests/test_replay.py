@@ -18,6 +18,7 @@ import pytest
 import nettrace
 from nettrace import cli, host, live, options, pcap, rules, tree, view
 from nettrace import player as players
+from nettrace.cost import Cost
 from nettrace.errors import StreamError
 from nettrace.event import Context, Detail, Device, Drop, Event, Record, Return, Socket
 from nettrace.evidence import Evidence
@@ -184,6 +185,7 @@ RUNS: dict[str, list[Item]] = {
 SUMMARY = Summary(
     unit="packets", shown=0, events=0, lost_messages=(0, 3), lost_packets=1, unread_messages=0, missed_hits=2,
     untracked=0, evicted=0, unfinished=0, incomplete=0, skipped=1,
+    cost=Cost(2_000_000_000, 4, 700, 90_000, 800_000_000, {"ip_rcv": 60_000, "kfree_skb": 30_000}, ("ip_output",)),
 )  # fmt: skip
 
 

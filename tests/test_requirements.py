@@ -13,7 +13,7 @@ from nettrace import checkup, compiler, netlink
 from nettrace.checkup import MISSING, NOTE, OK, Row
 from nettrace.errors import KernelError
 from nettrace.kernel import Kernel
-from nettrace.requirements import require_drops, require_tracing
+from nettrace.requirements import require_drops, require_measuring, require_tracing
 from nettrace.tree import Tree
 from tests.record_kernel import VERSIONS
 
@@ -151,6 +151,14 @@ def test_memory_of_maps(changed: Callable[..., Kernel], monkeypatch: pytest.Monk
         require_drops(changed("5.10", _capabilities(BPF, PERFMON, SYS_RESOURCE)))
     else:
         require_drops(kernel)
+
+
+def test_measuring_takes_more(changed: Callable[..., Kernel]) -> None:
+    require_measuring(changed("6.12"))
+    few = _capabilities(BPF, PERFMON, SYSLOG, DAC_READ_SEARCH)
+    with pytest.raises(KernelError, match=r"CAP_SYS_ADMIN only: .*bpf_stats_enabled=1"):
+        require_measuring(changed("6.12", few))
+    require_measuring(changed("6.12", few, _write("proc/sys/kernel/bpf_stats_enabled", "1\n")))
 
 
 def test_integrity_mode_may_pass(changed: Callable[..., Kernel]) -> None:
