@@ -134,7 +134,9 @@ def _capabilities(kernel: Kernel) -> Iterator[Row]:
     for name, use in _CAPABILITIES.items():
         has = name in kernel.capabilities
         remedy = "" if has else "run nettrace with sudo, or give it this capability too"
-        yield Row("further capabilities", name, OK if has else NOTE, f"{'' if has else 'lacking: '}{use}", remedy)
+        yield Row(
+            "further capabilities", name, OK if has else NOTE, f"{'' if has else 'lacking; it is '}for {use}", remedy
+        )
 
 
 def _kernel(kernel: Kernel) -> Iterator[Row]:

@@ -254,6 +254,7 @@ class Kernel:
 
     def __init__(self, root: Path = Path("/"), btf: Optional[Path] = None) -> None:
         self._root = root
+        self.given_btf = btf
         self._btf = btf or root / "sys/kernel/btf/vmlinux"
         self._module_btf: dict[str, Optional[Btf]] = {}
         self._modules: Optional[str] = None  # that were loaded when the symbols were read
@@ -307,7 +308,12 @@ class Kernel:
 
     def anew(self) -> "Kernel":
         """The same kernel, to be asked for what it is by now."""
-        return Kernel(self._root, self._btf)
+        return Kernel(self._root, self.given_btf)
+
+    def object_bytes(self, cache: str) -> Optional[int]:
+        """How large the objects of one of its caches of memory are; None where it does not say."""
+        text = self._read(f"sys/kernel/slab/{cache}/object_size") or ""
+        return int(text) if text.strip().isdigit() else None
 
     def modules(self) -> frozenset[str]:
         """The names of the modules that are loaded now."""

@@ -100,7 +100,7 @@ _SOCKET_COLUMNS = ("id", "cpu", "netns", "pid", "group", "mark")
 _HEADERS = ("saddr", "daddr", "addr", "sport", "dport", "port", "proto", "tcp_flags", "pkt_len")
 _SPELLINGS = {
     "timeline": "--timeline (--skb-mode)", "trace": "-t", "expression": "a filter expression", "write": "-w",
-    "expect": "--assert",
+    "expect": "--assert", "btf_path": "--btf",
 }  # fmt: skip
 
 
@@ -537,6 +537,6 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
         help="--stats, and rather go without traces, or end, than take more than so much of one CPU",
     )  # fmt: skip
     add("--perf-buffer", action="store_true", help="use perf buffers even where a ring buffer exists")
-    add("--btf-path", metavar="FILE", help="read the kernel's types (BTF) from this file")
+    add("--btf", "--btf-path", metavar="FILE", dest="btf_path", help="read the kernel's types (BTF) from this file")
     add("--print-bpf", action="store_true", help="print the BPF program in C and exit")
     add("--debug", "--bpf-debug", action="store_true", help="show how the run is set up, and compiler logs")

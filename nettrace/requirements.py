@@ -10,6 +10,9 @@ from .kernel import Kernel
 # Since Linux 5.8 (commits a17b53c4a4b5, 980737282232) these do where CAP_SYS_ADMIN had to; it still does.
 _TO_TRACE = ("CAP_BPF", "CAP_PERFMON")
 
+# Caches of the kernel that hold one kind of struct, and are never merged with others.
+_CACHES = {"skbuff_head_cache": "sk_buff", "TCP": "tcp_sock"}
+
 
 class Requirement(NamedTuple):
     """Something that a host must have."""
@@ -54,6 +57,14 @@ def _memory(kernel: Kernel) -> str:
 
 
 def _types(kernel: Kernel) -> str:
+    # No file of types says which kernel it is of.
+    for cache, struct in _CACHES.items() if kernel.given_btf is not None else ():
+        told, true = kernel.btf.struct_size(struct), kernel.object_bytes(cache)
+        if true is not None and told != true:
+            raise KernelError(
+                f"{kernel.given_btf} is of another kernel (struct {struct} has {told} bytes there, and {true} here)",
+                "give --btf the types of exactly this release (uname -r)",
+            )
     return f"struct sk_buff has {kernel.btf.struct_size('sk_buff')} bytes"
 
 

@@ -205,7 +205,8 @@ NOT_WITH_DIFF = [
 ]  # fmt: skip
 NOT_WITH_READ = [
     ["-w", "y"], ["--stack"], ["--trace-stack", "ip"], ["--hooks"], ["--drop-stack"], ["--reason", "NO_SOCKET"],
-    ["--rate-limit", "5"], ["--force"], ["--perf-buffer"], ["--btf-path", "x"], ["--print-bpf"], ["--print-filter"],
+    ["--rate-limit", "5"], ["--force"], ["--perf-buffer"], ["--btf", "x"], ["--print-bpf"], ["--print-filter"],
+    ["--stats"], ["--max-cpu", "5"],
     ["--snaplen", "64"],
 ]  # fmt: skip
 

@@ -153,6 +153,19 @@ def test_memory_of_maps(changed: Callable[..., Kernel], monkeypatch: pytest.Monk
         require_drops(kernel)
 
 
+def test_types_of_another_kernel_are_refused(recorded: Callable[[str], Path], changed: Callable[..., Kernel]) -> None:
+    sizes = {version: Kernel(recorded(version)).btf.struct_size("sk_buff") for version in ("5.10", "6.12")}
+    root = changed("6.12", _write("sys/kernel/slab/skbuff_head_cache/object_size", f"{sizes['6.12']}\n"))._root
+    require_tracing(Kernel(root, btf=recorded("6.12") / "sys/kernel/btf/vmlinux"))
+    other = recorded("5.10") / "sys/kernel/btf/vmlinux"
+    with pytest.raises(
+        KernelError, match=f"of another kernel .*has {sizes['5.10']} bytes there, and {sizes['6.12']} here"
+    ):
+        require_tracing(Kernel(root, btf=other))
+    # Where the kernel does not say how large they are, the user must know.
+    require_tracing(Kernel(recorded("6.12"), btf=recorded("6.12") / "sys/kernel/btf/vmlinux"))
+
+
 def test_measuring_takes_more(changed: Callable[..., Kernel]) -> None:
     require_measuring(changed("6.12"))
     few = _capabilities(BPF, PERFMON, SYSLOG, DAC_READ_SEARCH)

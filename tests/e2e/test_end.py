@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -135,3 +136,54 @@ def test_the_bpf_program_can_be_printed() -> None:
 
 def test_no_kernel_headers_are_installed() -> None:
     assert sh("ls -d /usr/src/linux-headers* /lib/modules/*/build", check=False).count("No such file") == 2
+
+
+# CAP_BPF, CAP_PERFMON, CAP_SYSLOG and CAP_DAC_READ_SEARCH; older programs do not know the names.
+CAPABILITIES = "+cap_39,+cap_38,+cap_34,+cap_2"
+NOBODY = 65534
+
+
+def test_capabilities_do_in_place_of_root(pair: tuple[Host, Host], kernel_limits_maps: bool) -> None:
+    left, right = pair
+    # What root has compiled, as if this user had.
+    programs = Path(sh("mktemp -d /tmp/programs.XXXXXX").strip())
+    sh(f"cp -r /var/cache/nettrace/. {programs}; chown -R {NOBODY}:{NOBODY} {programs}")
+    few = CAPABILITIES + (",+cap_24" if kernel_limits_maps else "")  # CAP_SYS_RESOURCE
+    unprivileged = [
+        "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", f"--inh-caps=-all,{few}",
+        f"--ambient-caps=-all,{few}", sys.executable, "-m", "nettrace",
+    ]  # fmt: skip
+    pinger = left.popen("ping", "-n", "-i", "0.5", right.ip)
+    try:
+        done = subprocess.run(
+            [*unprivileged, "-p", "icmp", "--addr", right.ip, "-c", "1"], cwd=CHECKOUT, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=200, check=False,
+            env={**os.environ, "NETTRACE_PROGRAM_CACHE": str(programs)},
+        )  # fmt: skip
+    finally:
+        pinger.terminate()
+        pinger.communicate()
+    assert (done.returncode, f"{left.ip} -> {right.ip} ping request" in done.stdout) == (0, True), done.stderr
+    checked = subprocess.run(
+        [*unprivileged, "--check"], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True, timeout=200, check=False
+    )
+    assert checked.returncode == 0 and checked.stdout.endswith("\nnettrace works here\n"), checked.stdout
+    assert re.search(r"^  ! CAP_SYS_ADMIN ", checked.stdout, re.MULTILINE)
+    sh(f"rm -r {programs}")
+
+
+@pytest.fixture
+def kernel_limits_maps() -> bool:
+    """Whether this kernel charges maps against a limit of their user."""
+    return " bpf_map_charge_init\n" in Path("/proc/kallsyms").read_text()
+
+
+def test_types_of_another_kernel_are_refused(tmp_path: Path) -> None:
+    other = "5.10" if not os.uname().release.startswith("5.10") else "7.2"
+    with tarfile.open(CHECKOUT / f"tests/data/kernels/{other}/sys/kernel/btf.tar.gz") as archive:
+        types = archive.extractfile("vmlinux")
+        assert types is not None
+        (tmp_path / "vmlinux").write_bytes(types.read())
+    done = run("-p", "icmp", "--btf", str(tmp_path / "vmlinux"))
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert f"{tmp_path}/vmlinux is of another kernel (struct " in done.stderr

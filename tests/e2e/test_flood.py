@@ -3,6 +3,9 @@
 import re
 from collections import Counter
 
+import pytest
+
+from .conftest import KPROBES, TRACED_FUNCTIONS
 from .net import Host
 from .tool import Nettrace
 from .traffic import run_peer
@@ -40,3 +43,34 @@ def test_every_packet_of_a_flood_is_seen_or_counted_as_lost(pair: tuple[Host, Ho
     assert trace.summary("packets") == len(blocks)
     assert len(blocks) + not_seen == PACKETS + 1
     assert sum(block.marks != [] for block in blocks) <= PACKETS // 1000
+
+
+def test_traces_that_are_too_dear_are_taken_away(pair: tuple[Host, Host]) -> None:
+    left, right = pair
+    flood = left.popen("ping", "-n", "-q", "-f", right.ip)
+    try:
+        # Emulated, a process that waits takes more than that: it goes without all that it can, then it ends.
+        with Nettrace("-p", "udp", "-D", str(PORT), "--json", "--max-cpu", "0.1") as trace:
+            seen = []
+            while trace.process.poll() is None:
+                seen.append(probed())
+            assert trace.wait_end() == 1
+    finally:
+        flood.terminate()
+        flood.communicate()
+    cost = trace.objects[-1]["cost"]
+    assert cost["over"] and 0 < cost["programs_ns"] < cost["wall_ns"] * cost["cpus"]
+    assert cost["runs"] > 1000 and cost["process_ns"] > 0
+    # Of the way of these pings; what tells that packets end has to stay.
+    assert {"ip_rcv_core", "icmp_rcv", "icmp_echo"} <= set(cost["shed"])
+    assert sum(cost["traces"].values()) == pytest.approx(cost["programs_ns"], rel=0.01)
+    assert any({"kfree_skbmem", "ip_rcv_core"} <= now for now in seen)
+    assert any("kfree_skbmem" in now and not now & set(cost["shed"]) for now in seen)
+    assert f"goes on without {', '.join(cost['shed'])};" in trace.stderr
+    assert "taken away by --max-cpu: " in trace.stderr and trace.stderr.endswith("\nended by --max-cpu\n")
+
+
+def probed() -> set[str]:
+    """The kernel's functions that are probed now."""
+    lines = [*KPROBES.read_text().splitlines(), *TRACED_FUNCTIONS.read_text().splitlines()]
+    return {word.partition("+")[0] for line in lines for word in line.split()[:3]}
