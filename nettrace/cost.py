@@ -9,8 +9,9 @@ from typing import Any, NamedTuple, Optional, Protocol
 # How long is looked at before anything is decided, and how many such times in a row must be too dear to give up.
 WINDOW_NS = 1_000_000_000
 TRIES = 2
-# The traces that are told.
+# The traces that are told; nothing of fewer runs, as only a sample of them says which trace they were for.
 COSTLIEST = 5
+SAMPLED_RUNS = 1000
 
 
 class Used(NamedTuple):
@@ -84,7 +85,7 @@ class Cost:
         if packets:
             parts.append(f"a packet {_us(self.programs_ns / packets)} and {_us(self.process_ns / packets)}")
         lines = [f"cost: {', '.join(parts)}"]
-        if self.programs_ns:
+        if self.runs >= SAMPLED_RUNS:
             shares = [
                 f"{trace} {100 * spent / self.programs_ns:.0f}%"
                 for trace, spent in list(self.traces.items())[:COSTLIEST]

@@ -4,6 +4,7 @@ import resource
 from collections.abc import Callable
 from typing import NamedTuple
 
+from . import syscalls
 from .errors import KernelError
 from .kernel import Kernel
 
@@ -76,6 +77,19 @@ def _kprobes(kernel: Kernel) -> str:
     return "yes"
 
 
+def _events(kernel: Kernel) -> str:
+    if "CAP_SYS_ADMIN" in kernel.capabilities:
+        return "allowed"
+    if kernel.features.kprobe_multi and kernel.features.ringbuf:
+        return "not needed"
+    if not syscalls.can_open_events():
+        raise KernelError(
+            "this kernel keeps performance events from all but CAP_SYS_ADMIN",
+            "run 'sysctl kernel.perf_event_paranoid=2' as root first, or run nettrace with sudo",
+        )
+    return "allowed"
+
+
 def _tracefs(kernel: Kernel) -> str:
     if kernel.tracefs_closed:
         raise KernelError(
@@ -105,7 +119,8 @@ TYPES = Requirement("types (BTF)", _types)
 OF_DROPS = (PRIVILEGES, MEMORY, TYPES)
 OF_TRACING = (
     PRIVILEGES, Requirement("lockdown", _lockdown), MEMORY, TYPES, Requirement("kprobes", _kprobes),
-    Requirement("tracing file system", _tracefs), Requirement("addresses of functions", _addresses),
+    Requirement("performance events", _events), Requirement("tracing file system", _tracefs),
+    Requirement("addresses of functions", _addresses),
 )  # fmt: skip
 
 

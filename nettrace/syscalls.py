@@ -45,7 +45,8 @@ _BATCH = 256
 _F_KPROBE_MULTI_RETURN = 1
 
 _KPROBE_PMU = Path("/sys/bus/event_source/devices/kprobe")
-_PERF_TYPE_TRACEPOINT = 2
+_PERF_TYPE_SOFTWARE, _PERF_TYPE_TRACEPOINT = 1, 2
+_PERF_COUNT_SW_DUMMY = 9
 _PERF_FLAG_FD_CLOEXEC = 8
 _PERF_EVENT_IOC_ENABLE = 0x2400
 _PERF_EVENT_IOC_SET_BPF = 0x40042408
@@ -291,6 +292,22 @@ def attach_function(program: int, name: str, *, returns: bool) -> int:
     kind, return_bit = _kprobe_pmu()
     function = ctypes.create_string_buffer(name.encode())
     return _attach_event(program, kind, 1 << return_bit if returns else 0, ctypes.addressof(function))
+
+
+def can_open_events() -> bool:
+    """Whether this process may open perf events of whole CPUs.
+
+    Distributions have settings of kernel.perf_event_paranoid that refuse them to CAP_PERFMON, too.
+    """
+    attributes = ctypes.create_string_buffer(
+        _PERF_ATTR.pack(_PERF_TYPE_SOFTWARE, _PERF_ATTR.size, _PERF_COUNT_SW_DUMMY, 0, 0, 0, 0, 0, 0, 0, 0),
+        _PERF_ATTR.size,
+    )
+    try:
+        os.close(_call(_PERF_EVENT_OPEN, ctypes.addressof(attributes), -1, 0, -1, _PERF_FLAG_FD_CLOEXEC))
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EPERM)
+    return True
 
 
 def attach_record(program: int, event: int) -> int:

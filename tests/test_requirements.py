@@ -9,7 +9,7 @@ from typing import Callable
 
 import pytest
 
-from nettrace import checkup, compiler, netlink
+from nettrace import checkup, compiler, netlink, syscalls
 from nettrace.checkup import MISSING, NOTE, OK, Row
 from nettrace.errors import KernelError
 from nettrace.kernel import Kernel
@@ -134,6 +134,18 @@ def test_addresses_that_only_others_see_are_had_by_a_capability(changed: Callabl
         require_tracing(changed("6.12", _hide_addresses, _capabilities(BPF, PERFMON)))
     # Of drops the addresses are not needed.
     require_drops(changed("6.12"))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_performance_events(changed: Callable[..., Kernel], monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setattr(syscalls, "can_open_events", lambda: False)
+    require_tracing(changed(version, _capabilities(SYS_ADMIN)))
+    kernel = changed(version, _capabilities(BPF, PERFMON))
+    if version in ("5.10", "6.1"):  # single kprobes are such events
+        with pytest.raises(KernelError, match="perf_event_paranoid=2"):
+            require_tracing(kernel)
+    else:
+        require_tracing(kernel)
 
 
 @pytest.mark.parametrize("charged", [True, False])
