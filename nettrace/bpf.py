@@ -157,14 +157,18 @@ class Session:
     def shed(self, traces: Collection[str]) -> None:
         """Takes the probes of these traces away; those that share a link with them are away for a moment, too."""
         links, self._links = self._links, []
+        gone, again = [], []
         for attached in links:
             kept = [probe for probe in attached.probes if probe.trace.name not in traces]
             if len(kept) == len(attached.probes):
                 self._links.append(attached)
                 continue
-            os.close(attached.link)
+            gone.append(attached)
+            again.append((attached.loaded, attached.probes[0].program, kept))
             self.attached -= len(attached.probes)
-            self._attach_at_once(attached.loaded, attached.probes[0].program, kept)
+        _close(gone)
+        for loaded, program, kept in again:
+            self._attach_at_once(loaded, program, kept)
 
     def stop_matching(self) -> None:
         """No packet is taken up any more; those followed already still are."""
@@ -185,13 +189,8 @@ class Session:
 
     def detach(self) -> None:
         """Takes the probes away; what is in the buffer can still be read."""
-        # For each the kernel waits until nobody runs in it any more: let it wait for all at once.
-        closing = [threading.Thread(target=os.close, args=(attached.link,)) for attached in self._links]
-        self._links = []
-        for thread in closing:
-            thread.start()
-        for thread in closing:
-            thread.join()
+        links, self._links = self._links, []
+        _close(links)
 
     def close(self) -> None:
         """Detaches and frees everything."""
@@ -292,6 +291,15 @@ class Session:
 
     def _skip(self, probe: Probe, error: OSError) -> None:
         self.skipped.append(Skipped(probe.trace, f"{probe.target} cannot be probed: {error.strerror}"))
+
+
+def _close(links: Sequence[_Attached]) -> None:
+    # For each the kernel waits until nobody runs in it any more: let it wait for all at once.
+    closing = [threading.Thread(target=os.close, args=(attached.link,)) for attached in links]
+    for thread in closing:
+        thread.start()
+    for thread in closing:
+        thread.join()
 
 
 def _kind(program: Program) -> int:

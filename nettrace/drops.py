@@ -176,7 +176,8 @@ def shortages(kernel: Kernel, *, unread: bool) -> list[str]:
         found.append("this kernel tells where it drops packets but not why (reasons came with Linux 5.17)")
     if kernel.symbols.hidden:
         found.append(
-            "the kernel hides its addresses (sysctl kernel.kptr_restrict, or for want of CAP_SYSLOG), so places are shown as numbers"
+            "the kernel hides its addresses (sysctl kernel.kptr_restrict, or for want of CAP_SYSLOG), "
+            "so places are shown as numbers"
         )
     return found
 

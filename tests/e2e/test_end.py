@@ -159,7 +159,7 @@ def test_capabilities_do_in_place_of_root(
     pinger = left.popen("ping", "-n", "-i", "0.5", right.ip)
     try:
         done = subprocess.run(
-            [*unprivileged, "-p", "icmp", "--addr", right.ip, "-c", "1"], cwd=CHECKOUT, stdin=subprocess.DEVNULL,
+            [*unprivileged, "-p", "icmp", "-d", right.ip, "-c", "1"], cwd=CHECKOUT, stdin=subprocess.DEVNULL,
             capture_output=True, text=True, timeout=200, check=False,
             env={**os.environ, "NETTRACE_PROGRAM_CACHE": str(programs)},
         )  # fmt: skip

@@ -47,7 +47,8 @@ def test_every_packet_of_a_flood_is_seen_or_counted_as_lost(pair: tuple[Host, Ho
 
 def test_traces_that_are_too_dear_are_taken_away(pair: tuple[Host, Host]) -> None:
     left, right = pair
-    flood = left.popen("ping", "-n", "-q", "-f", right.ip)
+    # No flood, as code is rewritten meanwhile: emulated CPUs that are just passing may stumble over that.
+    pinger = left.popen("ping", "-n", "-q", "-i", "0.02", right.ip)
     try:
         # Emulated, a process that waits takes more than that: it goes without all that it can, then it ends.
         with Nettrace("-p", "udp", "-D", str(PORT), "--json", "--max-cpu", "0.1") as trace:
@@ -56,13 +57,13 @@ def test_traces_that_are_too_dear_are_taken_away(pair: tuple[Host, Host]) -> Non
                 seen.append(probed())
             assert trace.wait_end() == 1
     finally:
-        flood.terminate()
-        flood.communicate()
+        pinger.terminate()
+        pinger.communicate()
     cost = trace.objects[-1]["cost"]
     assert cost["over"] and 0 < cost["programs_ns"] < cost["wall_ns"] * cost["cpus"]
     assert cost["runs"] > 1000 and cost["process_ns"] > 0
     # Of the way of these pings; what tells that packets end has to stay.
-    assert {"ip_rcv_core", "icmp_rcv", "icmp_echo"} <= set(cost["shed"])
+    assert {"ip_rcv_core", "icmp_rcv"} <= set(cost["shed"])
     assert sum(cost["traces"].values()) == pytest.approx(cost["programs_ns"], rel=0.01)
     assert any({"kfree_skbmem", "ip_rcv_core"} <= now for now in seen)
     assert any("kfree_skbmem" in now and not now & set(cost["shed"]) for now in seen)
