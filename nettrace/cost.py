@@ -206,10 +206,9 @@ class Meter:
         self._looked_ns = usage.at_ns
         decision = self._budget.look(usage)
         if decision.shed:
-            self._add(usage)
             self._session.shed(decision.shed)
             self._shed += decision.shed
-            self._from = self._usage()
+            self._add(self._usage())
             self._looked_ns = self._from.at_ns
             self._budget.resume(self._from)
         self._over |= decision.stop
@@ -219,7 +218,6 @@ class Meter:
         """What it cost up to now."""
         usage = self._usage()
         self._add(usage)
-        self._from = usage
         costs = sorted(self._costs.items(), key=lambda item: -item[1])
         return Cost(
             wall_ns=usage.at_ns - self._begin.at_ns,
@@ -233,9 +231,10 @@ class Meter:
         )
 
     def _add(self, usage: Usage) -> None:
-        """Programs serve other traces from now on."""
+        """What was spent was for the traces that there were until now."""
         for trace, spent in by_trace(self._from, usage).items():
             self._costs[trace] = self._costs.get(trace, 0.0) + spent
+        self._from = usage
 
     def _usage(self) -> Usage:
         hits: dict[str, int] = {}

@@ -47,7 +47,8 @@ class Host:
     def shed(self, traces: Collection[str]) -> None:
         self.attached = [trace for trace in self.attached if trace not in traces]
         self.shed_at.append((self.now, tuple(traces)))
-        self.now += SECOND // 10  # it takes its time
+        self.now += SECOND // 10  # it takes its time, and costs something
+        self.spent["enter"] += 7_000
 
 
 def meter(host: Host, percent: float | None = None, optional: Collection[str] = TRACES[1:]) -> Meter:
@@ -109,6 +110,7 @@ def test_the_hottest_go_first_and_no_more_than_needed() -> None:
     found = budget.cost()
     assert (found.shed, found.over) == (("nf_hook_slow", "ip_rcv", "tcp_ack"), True)
     assert found.traces["nf_hook_slow"] == 40_000_000
+    assert sum(found.traces.values()) == found.programs_ns
     assert found.text(0).splitlines()[-2:] == [
         "taken away by --max-cpu: nf_hook_slow, ip_rcv, tcp_ack",
         "ended by --max-cpu",

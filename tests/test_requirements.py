@@ -2,8 +2,10 @@
 
 from __future__ import annotations  # pytest 6.0 of Debian 11 does not export all the types
 
+import os
 import resource
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable
 
@@ -127,6 +129,23 @@ def test_a_gap_is_refused_in_one_sentence_and_the_check_tells_the_same(
 def test_the_least_capabilities(changed: Callable[..., Kernel]) -> None:
     require_tracing(changed("6.12", _capabilities(BPF, PERFMON)))
     require_tracing(changed("6.12", _capabilities(SYS_ADMIN)))
+
+
+def test_a_tracing_file_system_for_others_only(changed: Callable[..., Kernel], monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = changed("6.12", _remove("sys/kernel/tracing"), _write("sys/kernel/tracing/README", ""))
+    scandir = os.scandir
+
+    def closed(path: Path) -> Iterator[os.DirEntry[str]]:
+        if path.name == "tracing":
+            raise PermissionError
+        return scandir(path)
+
+    with pytest.raises(KernelError, match="not mounted"):
+        require_tracing(kernel)
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(KernelError, match="give nettrace CAP_DAC_READ_SEARCH too"):
+        require_tracing(kernel)
+    require_drops(kernel)
 
 
 def test_addresses_that_only_others_see_are_had_by_a_capability(changed: Callable[..., Kernel]) -> None:
