@@ -296,6 +296,8 @@ def _maker(kind: Any, names: Sequence[str]) -> Callable[[Sequence[Any]], Any]:
     # Each chunk has most of those that the one before had.
     @functools.lru_cache(_REMEMBERED_MAX)
     def make(*row: Any) -> Any:
+        if len(row) != len(names):
+            raise ValueError(f"{len(row)} values where there should be {len(names)}")
         told = {name: value for name, value, is_known in zip(names, row, known) if is_known}
         return _checked(kind(**{**needed, **told}))
 

@@ -116,7 +116,9 @@ def test_what_makes_no_sense_is_refused(spoil: "dict[str, object]") -> None:
     "spoil",
     [
         {"trace": 99}, {"packet": 9}, {"packets": [[1]]}, {"packets": 3}, {"time": "x"}, {"device": [1]},
-        {"drop": [[99, 1, 1]]}, {"facts": [[0, 3]]}, {"detail": 4},
+        {"drop": [[99, 1, 1]]}, {"facts": [[0, 3]]}, {"detail": 4}, {"devices": [[1, "lo"]]},
+        {"facts": [[0, {"a": 1.5}]]}, {"devices": [[1, "lo", 5, 6]]}, {"drop": [[0, None, 1]]},
+        {"stack": [[0, 1.5]]}, {"time": [1.5] * 40},
     ],
     ids=str,
 )  # fmt: skip
