@@ -17,7 +17,7 @@ from typing import Any, Callable
 import pytest
 
 import nettrace
-from nettrace import cli, live, page, rules, tree
+from nettrace import cli, commands, live, page, rules, tree
 from nettrace.event import Context, Detail, Device, Drop, Event
 from nettrace.evidence import Evidence
 from nettrace.kernel import Symbol
@@ -38,7 +38,7 @@ def meanings(leaves: Tree, shipped: Rules, monkeypatch: pytest.MonkeyPatch) -> R
     """What is shipped, read once."""
     monkeypatch.setattr(tree, "load", lambda _: leaves)
     monkeypatch.setattr(rules, "load", lambda *_: shipped)
-    monkeypatch.setattr(cli, "Kernel", Nobody)
+    monkeypatch.setattr(commands, "Kernel", Nobody)
     monkeypatch.setattr(live, "Running", Nobody)
     return shipped
 

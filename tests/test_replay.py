@@ -16,7 +16,7 @@ from typing import Any, Callable, Optional, Union
 import pytest
 
 import nettrace
-from nettrace import cli, host, live, options, pcap, rules, tree, view
+from nettrace import cli, commands, host, live, options, pcap, rules, tree, view
 from nettrace import player as players
 from nettrace.cost import Cost
 from nettrace.errors import StreamError
@@ -282,7 +282,7 @@ class Both:
 def replayed(path: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str, status: int = 0) -> str:
     out = io.StringIO()
     monkeypatch.setattr("sys.stdout", out)
-    monkeypatch.setattr(cli, "Kernel", Nobody)
+    monkeypatch.setattr(commands, "Kernel", Nobody)
     monkeypatch.setattr(live, "Running", Nobody)
     assert cli.main(["-r", str(path), *arguments]) == status
     return out.getvalue()
