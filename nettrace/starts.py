@@ -32,7 +32,7 @@ log = logging.getLogger("nettrace")
 # Options that change nothing of what is attached: how it is shown, and for how long.
 _SHOWN = (
     "command", "verbose", "debug", "date", "diag_quiet", "diag_keep", "write", "rotate_size", "rotate_count",
-    "max_cpu",
+    "max_cpu", "anonymise", "anonymise_key",
 )  # fmt: skip
 # Conditions, whose numbers are put in when programs are loaded: only whether there are any changes something.
 _CONDITIONS = (

@@ -206,6 +206,6 @@ def test_no_folder_is_reached_through_a_link_of_others(tmp_path: Path) -> None:
     theirs.chmod(0o1777)
     mine.mkdir(mode=0o700)
     (theirs / "link").symlink_to(mine)
-    kept = Cache(theirs / "link" / "nettrace")
+    kept = Cache(theirs / "link" / "nettrace", "programs")
     kept.store(NAME, CONTENT)
     assert kept.load(NAME) is None and not list(mine.rglob("*.programs"))

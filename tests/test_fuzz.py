@@ -214,8 +214,8 @@ def test_the_command_line(
 ) -> None:
     """Up to the programs' text, on a recorded kernel."""
     monkeypatch.setattr(commands, "Kernel", lambda **_: kernels["6.12"])
-    monkeypatch.setattr(modes, "check", lambda _: None)
-    monkeypatch.setattr(modes, "check_user", lambda: None)
+    monkeypatch.setattr(modes, "require_tracing", lambda _: None)
+    monkeypatch.setattr(modes, "require_drops", lambda _: None)
     monkeypatch.setattr(tree, "load", lambda _: leaves)
     monkeypatch.setattr(rules, "load", lambda *_: shipped)
     monkeypatch.chdir(tmp_path)

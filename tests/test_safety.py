@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from nettrace import cli, live, options, rules, tree
+from nettrace import cli, commands, files, live, options, rules, tree
 from nettrace.errors import KernelError, UsageError
 from nettrace.evidence import Evidence
 from nettrace.kept import Kept, Replaced, created
@@ -124,9 +124,9 @@ def test_what_the_user_says_cannot_either(
     def no_kernel(**_: object) -> NoReturn:
         raise KernelError(NASTY)
 
-    monkeypatch.setattr(cli, "Kernel", no_kernel)
+    monkeypatch.setattr(commands, "Kernel", no_kernel)
     monkeypatch.chdir(tmp_path)
-    known = [action for action in options._parser()._actions if action.nargs != 0 and action.option_strings]
+    known = [action for action in options.parser()._actions if action.nargs != 0 and action.option_strings]
     assert len(known) > 40
     for action in known:
         words = [NASTY] * (action.nargs if isinstance(action.nargs, int) else 1)
@@ -158,11 +158,12 @@ class Says:
         return [Evidence("nft", NASTY)]
 
 
-def test_a_name_that_the_locale_cannot_write_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_the_locale_cannot_write_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", out)
-    monkeypatch.setattr(cli, "_main", lambda _: print("\u0444") or 0)
-    assert cli.main(["-t", "?"]) == 0
+    (tmp_path / "x").write_text("\u0444\n", encoding="utf-8")
+    monkeypatch.setattr(files, "SCHEMA", tmp_path / "x")
+    assert cli.main(["--json-schema"]) == 0
     assert out.buffer.getvalue() == b"\\u0444\n"  # type: ignore[attr-defined]
 
 
