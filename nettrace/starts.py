@@ -6,7 +6,6 @@ compiled, for runs that are asked for alike, until the host boots, loads a modul
 
 import argparse
 import logging
-import os
 import pickle
 import sys
 from collections.abc import Collection, Mapping
@@ -32,7 +31,7 @@ log = logging.getLogger("nettrace")
 # Options that change nothing of what is attached: how it is shown, and for how long.
 _SHOWN = (
     "command", "verbose", "debug", "date", "diag_quiet", "diag_keep", "write", "rotate_size", "rotate_count",
-    "max_cpu", "anonymise", "anonymise_key",
+    "max_cpu", "anonymise", "anonymise_key", "json", "latency_show", "tiny_show",
 )  # fmt: skip
 # Conditions, whose numbers are put in when programs are loaded: only whether there are any changes something.
 _CONDITIONS = (
@@ -132,7 +131,7 @@ def _nettrace() -> bytes:
     package = Path(__file__).parent
     told = [sys.version.encode(), str(package).encode()]
     for folder in (package, files.RULES, files.BPF, files.BPF / "include"):
-        told += [_told(Path(path)) for path in sorted(os.scandir(folder), key=lambda entry: entry.name)]
+        told += [_told(path) for path in sorted(folder.iterdir()) if path.is_file()]
     return b"\0".join([*told, _told(files.TREE)])
 
 

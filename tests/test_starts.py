@@ -158,6 +158,18 @@ def test_nothing_is_kept_where_no_boot_is_known(starts: Starts, booted: Path) ->
     assert known(starts, booted, *ASKED) is None
 
 
+def test_a_folder_beside_the_files_changes_nothing(
+    starts: Starts, booted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(files.RULES, tmp_path / "rules")
+    monkeypatch.setattr(files, "RULES", tmp_path / "rules")
+    start(starts, booted, *ASKED)
+    (tmp_path / "rules" / "__pycache__").mkdir()
+    assert known(starts, booted, *ASKED) is not None
+    (tmp_path / "rules" / "more.yaml").write_text("")
+    assert known(starts, booted, *ASKED) is None
+
+
 def test_the_tree_is_read_anew_when_it_changes(
     starts: Starts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leaves: Tree, shipped: Rules
 ) -> None:
