@@ -207,24 +207,60 @@ static __always_inline void hand_over_tracepoint(struct bpf_raw_tracepoint_args 
 		return 0;                                                      \
 	}
 
+/* Whether a packet that was not followed yet may be one to follow. */
+static __always_inline bool may_begin(u64 skb)
+{
+#ifdef FOLLOW
+	if (find_tracked(skb))
+		return true;
+#endif
+	return !is_refused(skb);
+}
+
+/* Whether one of the first arguments is a followed skb. */
+static __always_inline bool may_go_on(struct pt_regs *ctx)
+{
+#ifdef FOLLOW
+	return find_tracked(ARG_0(ctx)) || find_tracked(ARG_1(ctx)) || find_tracked(ARG_2(ctx));
+#else
+	return true;
+#endif
+}
+
+#define BEGINS_AT_0 may_begin(ARG_0(ctx))
+#define BEGINS_AT_1 may_begin(ARG_1(ctx))
+#define BEGINS_AT_2 may_begin(ARG_2(ctx))
+#define BEGINS_AT_3 may_begin(ARG_3(ctx))
+#define BEGINS_AT_4 may_begin(ARG_4(ctx))
+#define BEGINS_AT_5 may_begin(ARG_5(ctx))
+#define GOES_ON may_go_on(ctx)
+#define ANYTHING true
+
 /*
- * One program for functions that differ only in what is needed of packets that are followed, where each can be
- * attached with a cookie: more flags in 16 bits, the index of the socket plus 1 in 4, the number of the facts
- * in 8. The kernel has to search for the cookie, so it is asked for last.
+ * One program for many functions, where each can be attached with a cookie: the
+ * flags in 16 bits, the index of the skb in 4, that of the socket plus 1 in 4,
+ * whether the argument only leads to the skb in 4, and the number of the facts in 8.
+ * The kernel has to search for the cookie, so most hits are to be done with before: by
+ * what the functions of this program have in common.
  */
-#define KPROBE_BY_COOKIE(name, skb_from, skb_arg, match)                       \
+#define KPROBE_BY_COOKIE(name, concerns)                                       \
 	int name(struct pt_regs *ctx)                                          \
 	{                                                                      \
 		u64 (*attach_cookie)(void *) = (void *)174;                    \
-		struct hit *place = leave(ctx, (u64)skb_from(ARG_##skb_arg(ctx)), match, KIND_STEP, PT_REGS_IP(ctx)); \
-		u64 cookie, sk = 0;                                            \
+		u64 cookie, skb, sk = 0;                                       \
+		struct hit *place;                                             \
 									       \
+		if (!(concerns))                                               \
+			return 0;                                              \
+		cookie = attach_cookie(ctx);                                   \
+		skb = argument(ctx, cookie >> 16 & 0xf);                       \
+		if (cookie >> 24 & 1)                                          \
+			skb = READ(u64, skb, 0);                               \
+		place = leave(ctx, skb, cookie & 0xffff, KIND_STEP, PT_REGS_IP(ctx)); \
 		if (place) {                                                   \
-			cookie = attach_cookie(ctx);                           \
-			place->flags |= cookie;                                \
-			if (cookie >> 16 & 0xf)                                \
-				sk = argument(ctx, (cookie >> 16 & 0xf) - 1);  \
-			hand_over_call(ctx, place, sk, cookie >> 20 & 0xff);   \
+			if (cookie >> 20 & 0xf)                                \
+				sk = argument(ctx, (cookie >> 20 & 0xf) - 1);  \
+			hand_over_call(ctx, place, sk, cookie >> 28 & 0xff);   \
 		}                                                              \
 		return 0;                                                      \
 	}

@@ -85,7 +85,7 @@ class Session:
                 self._maps[f"{kind}_work"].update(_U32.pack(0), _U32.pack(worker))
         # Those that end a packet go first: a packet followed before its end can be seen
         # would stay in the tracking map, and its address soon be another packet's.
-        for program, probes in sorted(by_program.items(), key=lambda item: not item[0].ends_packets):
+        for program, probes in sorted(by_program.items(), key=lambda item: (not item[0].ends_packets, item[0].match)):
             loaded = self._load(program.name, _kind(program))
             if self._multi and not program.is_tracepoint:
                 # What may be shed has a link of its own: while it is made anew, the others stay.

@@ -47,6 +47,9 @@ _TRANSIT_ENDS = {"tcp_v4_rcv": IN, "tcp_v6_rcv": IN, "udp_rcv": IN, "udpv6_rcv":
 # The traces that measure time for --metrics.
 TIMED = (RTT_FUNCTION, *_TRANSIT_BEGINS, *_TRANSIT_ENDS)
 
+# The last of the arguments that may_go_on() of bpf/probes.h tries.
+LAST_TRIED = 2
+
 # In place of an argument's index, as bpf/watch.h has it.
 NO_ARGUMENT = 15
 
@@ -438,12 +441,16 @@ def _by_cookie(probe: Probe) -> Probe:
     program = probe.program
     if program.kind != "kprobe":
         return probe
-    shared = program._replace(
-        kind="kprobe_by_cookie", sk=None, facts=0, returns=False, stack=False, point=False, bytes=False
-    )
-    marks = sum(mark for mark, on, known in zip(MARKS.values(), program.marks, shared.marks) if on and not known)
     sk = 0 if program.sk is None else program.sk + 1
-    return probe._replace(program=shared, cookie=marks | sk << 16 | program.facts << 20)
+    marks = sum(mark for mark, on in zip(MARKS.values(), program.marks) if on)
+    cookie = marks | program.skb << 16 | sk << 20 | program.deref << 24 | program.facts << 28
+    # What most hits are done with before the cookie is known; each program more has to be detached, which takes time.
+    shared = Program("kprobe_by_cookie")
+    if program.deref or (program.skb > LAST_TRIED and not program.match):
+        shared = shared._replace(deref=True)
+    elif program.match:
+        shared = shared._replace(skb=program.skb, match=True)
+    return probe._replace(program=shared, cookie=cookie)
 
 
 def _facts(

@@ -203,7 +203,8 @@ def _stub(program: Program) -> str:
         sk = "none" if program.sk is None else program.sk
         return f"KPROBE({program.name}, {skb_from}, {program.skb}, {sk}, {flags}, {program.facts})"
     if program.by_cookie:
-        return f"KPROBE_BY_COOKIE({program.name}, {skb_from}, {program.skb}, {flags})"
+        concerns = f"BEGINS_AT_{program.skb}" if program.match else "ANYTHING" if program.deref else "GOES_ON"
+        return f"KPROBE_BY_COOKIE({program.name}, {concerns})"
     if program.kind == "nft_eval":
         return f"NFT_EVAL({program.name}, {flags})"
     if program.kind.startswith("nft_"):

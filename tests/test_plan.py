@@ -334,9 +334,11 @@ def test_with_cookies_the_same_places_are_probed(
     returns = {Program("function_return"), Program("function_return", most=64)}
     if cookies:
         shared = {program for program in functions - returns if not program.kind.startswith("nft_")}
-        assert {program.kind for program in shared} == {"kprobe_by_cookie"} and len(shared) < 15
-        # What only the cookie tells is no part of them.
-        assert {(program.sk, program.facts, program.returns) for program in shared} == {(None, 0, False)}
+        # What they differ in beyond that is in the cookies.
+        assert shared == {
+            Program("kprobe_by_cookie"), Program("kprobe_by_cookie", deref=True),
+            *(Program("kprobe_by_cookie", skb=skb, match=True) for skb in range(3)),
+        }  # fmt: skip
     else:
         assert functions > returns and {program.kind for program in functions - returns} == {
             "kprobe", "nft_chain", "nft_verdict", "nft_eval", "nft_eval_return"
@@ -359,25 +361,26 @@ ALL_WISHES = {"match_at": {"made_here"}, "end_at": {"made_here"}, "stack_at": {"
 @pytest.mark.parametrize(
     ("fields", "wishes", "shared", "cookie"),
     [
-        # bpf/probes.h: RETURNS, STACK, POINT in 16 bits, the socket plus 1 in 4; the others have programs of their own.
-        ({"functions": ("ip_rcv",), "skb": 0}, {}, {}, 0x00000),
-        ({"functions": ("ip_rcv",), "skb": 0, "match": True}, {}, {"match": True}, 0x00000),
-        ({"functions": ("ip_rcv",), "skb": 0}, {"match_at": {"made_here"}}, {"match": True}, 0x00000),
-        ({"functions": ("ip_rcv",), "skb": 0, "match": True}, {"match_at": set()}, {}, 0x00000),
-        ({"functions": ("__kfree_skb",), "skb": 0, "role": "free"}, {}, {"frees": True}, 0x00000),
-        ({"functions": ("skb_clone",), "skb": 0, "role": "clone"}, {}, {"clones": True}, 0x00000),
-        ({"functions": ("__skb_gso_segment",), "skb": 0, "role": "segments"}, {}, {"clones": True}, 0x00000),
-        ({"functions": ("ip_rcv",), "skb": 0}, {"end_at": {"made_here"}}, {"ends": True}, 0x00000),
-        ({"functions": ("ip_rcv",), "skb": 0}, {"return_at": {"made_here"}}, {}, 0x00010),
-        ({"functions": ("ip_rcv",), "skb": 0}, {"stack_at": {"made_here"}}, {}, 0x00020),
-        ({"functions": ("ip_rcv",), "skb": 0}, {"point_at": {"made_here"}}, {}, 0x00040),
-        ({"functions": ("ip_rcv",), "skb": 0}, ALL_WISHES, {"match": True, "ends": True}, 0x00030),
-        ({"functions": ("skb_clone",), "skb": 0, "role": "clone"}, ALL_WISHES,
-         {"match": True, "ends": True, "clones": True}, 0x00030),
-        ({"functions": ("ip_output",), "skb": 0}, {}, {"skb": 2}, 0x00000),
+        # bpf/probes.h: flags in 16 bits, the skb in 4, the socket plus 1 in 4, and whether the argument leads there.
+        # bpf/maps.h: MAY_MATCH, FREES, CLONES, ENDS, RETURNS, STACK, from the lowest bit on.
+        ({"functions": ("ip_rcv",), "skb": 0}, {}, {}, 0x0000000),
+        ({"functions": ("ip_rcv",), "skb": 0, "match": True}, {}, {"match": True}, 0x0000001),
+        ({"functions": ("ip_rcv",), "skb": 0}, {"match_at": {"made_here"}}, {"match": True}, 0x0000001),
+        ({"functions": ("ip_rcv",), "skb": 0, "match": True}, {"match_at": set()}, {}, 0x0000000),
+        ({"functions": ("__kfree_skb",), "skb": 0, "role": "free"}, {}, {}, 0x0000002),
+        ({"functions": ("skb_clone",), "skb": 0, "role": "clone"}, {}, {}, 0x0000004),
+        ({"functions": ("__skb_gso_segment",), "skb": 0, "role": "segments"}, {}, {}, 0x0000004),
+        ({"functions": ("ip_rcv",), "skb": 0}, {"end_at": {"made_here"}}, {}, 0x0000008),
+        ({"functions": ("ip_rcv",), "skb": 0}, {"return_at": {"made_here"}}, {}, 0x0000010),
+        ({"functions": ("ip_rcv",), "skb": 0}, {"stack_at": {"made_here"}}, {}, 0x0000020),
+        ({"functions": ("ip_rcv",), "skb": 0}, {"point_at": {"made_here"}}, {}, 0x0000040),
+        ({"functions": ("ip_rcv",), "skb": 0}, ALL_WISHES, {"match": True}, 0x0000039),
+        ({"functions": ("skb_clone",), "skb": 0, "role": "clone"}, ALL_WISHES, {"match": True}, 0x000003D),
+        ({"functions": ("ip_output",), "skb": 0}, {}, {}, 0x0020000),
         ({"functions": ("__tcp_transmit_skb",), "skb": 1, "sk": 0, "match": True}, {},
-         {"skb": 1, "match": True}, 0x10000),
-        ({"functions": ("nft_do_chain",), "skb": 0, "deref": True}, {}, {"deref": True}, 0x00000),
+         {"skb": 1, "match": True}, 0x0110001),
+        ({"functions": ("nft_do_chain",), "skb": 0, "deref": True}, {}, {"deref": True}, 0x1000000),
+        ({"functions": ("nft_do_chain",), "skb": 0, "deref": True}, ALL_WISHES, {"deref": True}, 0x1000039),
     ],
 )  # fmt: skip
 def test_cookies(
@@ -385,7 +388,7 @@ def test_cookies(
 ) -> None:
     made = plan.make([trace(**fields)], kernels["6.12"], Wishes(**wishes), cookies=True)
     entry = made.probes[0]
-    assert (entry.program, f"{entry.cookie:#07x}") == (Program("kprobe_by_cookie", **shared), f"{cookie:#07x}")
+    assert (entry.program, f"{entry.cookie:#09x}") == (Program("kprobe_by_cookie", **shared), f"{cookie:#09x}")
     # What returns has no need of a cookie: the call was noted when it began.
     assert {probe.cookie for probe in made.probes[1:]} <= {0}
 
@@ -506,7 +509,7 @@ def test_a_socket_among_the_arguments(kernels: dict[str, Kernel]) -> None:
         kernels["6.12"], trace(functions=("tcp_close",), sk=0), wishes=Wishes(stack_at={"made_here"}), cookies=True
     ).probes
     assert probe.program == Program("kprobe_by_cookie")
-    assert probe.cookie == 1 << 5 | 1 << 16
+    assert probe.cookie == 1 << 5 | 0 << 16 | 1 << 20
     made = one_socket(kernels["6.12"], trace(functions=("ip_rcv",), skb=0, sk=0))
     assert made.probes == ()
     assert made.skipped[0].reason == "on this kernel it has no socket among its arguments"
