@@ -24,12 +24,12 @@ from .errors import UsageError
 from .event import HAS_L4, Context, Event, Packet, Record
 from .evidence import Evidence
 from .header import Header
+from .host import Asking, Host
 from .kernel import Symbol
 from .tables import Peer, RoundTrips, Table
 
 if TYPE_CHECKING:
     from .diagnosis import Finding
-    from .host import Host
     from .player import Player
     from .recorder import Recorder
 
@@ -252,22 +252,12 @@ class Anonymised:
         self._taker.flush()
 
 
-class Stranger:
+class Stranger(Asking):
     """A host as strangers may know it: see Host."""
 
-    def __init__(self, host: "Host", anonymiser: Anonymiser) -> None:
-        self._host = host
+    def __init__(self, host: Host, anonymiser: Anonymiser) -> None:
+        super().__init__(host)
         self._anonymiser = anonymiser
-
-    @property
-    def own_netns(self) -> int:
-        """See Host."""
-        return self._host.own_netns
-
-    @property
-    def tick_ns(self) -> int:
-        """See Host."""
-        return self._host.tick_ns
 
     def symbol(self, address: int) -> Optional[Symbol]:
         """See Host."""

@@ -90,21 +90,11 @@ class Answers:
 _UNKNOWN = object()
 
 
-class Remembering:
-    """Passes questions on to a host, and tells of each answer that is new.
+class Asking:
+    """What all hosts have in common that ask another one."""
 
-    told: takes the kind, the key and the answer, all of what JSON can write.
-    """
-
-    def __init__(self, host: Host, told: Callable[[str, Key, Any], None]) -> None:
+    def __init__(self, host: Host) -> None:
         self._host = host
-        self._told = told
-        self._asked: set[tuple[str, Key]] = set()
-        self.answers = Answers()
-
-    def ask_again(self) -> None:
-        """From now on, what was answered may be another thing; until then an answer stands, as in a recording."""
-        self._asked.clear()
 
     @property
     def own_netns(self) -> int:
@@ -115,6 +105,23 @@ class Remembering:
     def tick_ns(self) -> int:
         """See Host."""
         return self._host.tick_ns
+
+
+class Remembering(Asking):
+    """Passes questions on to a host, and tells of each answer that is new.
+
+    told: takes the kind, the key and the answer, all of what JSON can write.
+    """
+
+    def __init__(self, host: Host, told: Callable[[str, Key, Any], None]) -> None:
+        super().__init__(host)
+        self._told = told
+        self._asked: set[tuple[str, Key]] = set()
+        self.answers = Answers()
+
+    def ask_again(self) -> None:
+        """From now on, what was answered may be another thing; until then an answer stands, as in a recording."""
+        self._asked.clear()
 
     def symbol(self, address: int) -> Optional[Symbol]:
         """See Host."""

@@ -111,7 +111,8 @@ class Starts:
 
 
 def _name(asked: argparse.Namespace, kernel: Kernel) -> Optional[str]:
-    if not kernel.boot:
+    boot = kernel.boot
+    if not boot:
         return None
     options = {
         name: value is not None if name in _NUMBERS else value
@@ -121,7 +122,7 @@ def _name(asked: argparse.Namespace, kernel: Kernel) -> Optional[str]:
     options["conditions"] = any(getattr(asked, name) for name in _CONDITIONS)
     try:
         types = b"" if asked.btf_path is None else _told(Path(asked.btf_path))
-        return key(_nettrace(), compiler.identity(), kernel.boot, types, repr(sorted(options.items())).encode())
+        return key(_nettrace(), compiler.identity(), boot, types, repr(sorted(options.items())).encode())
     except (KernelError, OSError):  # what is missing is told where it is needed
         return None
 
